@@ -1,1 +1,13 @@
-fn main() {}
+//! The `hookmill` command.
+
+mod commands;
+mod config;
+mod telemetry;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    commands::Cli::parse().run()
+}

@@ -1,0 +1,213 @@
+//! What one partition has read and not yet committed, as pure values: filling batches, handing them out in order, and
+//! cutting a rejected one down to the row at fault.
+
+use std::collections::VecDeque;
+
+use hookmill_schema::Row;
+
+/// Consecutive offsets `from..next` of one partition and the rows among them. Offsets without a row are records that
+/// went to the dead letters, or that Kafka itself skipped.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// First offset it covers: where the shard's offset row must stand.
+    pub from: i64,
+    /// Where that row stands afterwards.
+    pub next: i64,
+    /// In the order of their offsets.
+    pub rows: Vec<Row>,
+}
+
+impl Batch {
+    /// Cuts it between two rows into halves that cover the same offsets.
+    fn halve(mut self) -> (Batch, Batch) {
+        let right = self.rows.split_off(self.rows.len() / 2);
+        let at = right.first().map_or(self.next, |row| row.record().offset);
+        (
+            Batch {
+                from: self.from,
+                next: at,
+                rows: self.rows,
+            },
+            Batch {
+                from: at,
+                next: self.next,
+                rows: right,
+            },
+        )
+    }
+}
+
+/// Bounds of a batch; reading pauses while one is full and cannot be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Most rows in a batch.
+    pub rows: usize,
+    /// Bytes of records after which a batch is full.
+    pub bytes: usize,
+    /// Batches that may be with the writer at once. Two keep it busy: one being written, one waiting.
+    pub in_flight: usize,
+}
+
+/// The way of a partition's records from read to committed.
+#[derive(Debug)]
+pub struct Outbox {
+    limits: BatchLimits,
+    building: Batch,
+    building_bytes: usize,
+    /// Batches that came back, in the order of their offsets. While there are any, one at a time is sent.
+    returned: VecDeque<Batch>,
+    poison: Option<Batch>,
+    /// What is with the writer, oldest first.
+    in_flight: VecDeque<Sent>,
+}
+
+/// What is remembered of a batch that is with the writer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Offset behind its last record.
+    pub next: i64,
+    /// How many rows it has.
+    pub rows: u64,
+    /// When the first of them was received, in µs since 1970; `None` where none of them says.
+    pub oldest_received_us: Option<i64>,
+}
+
+impl Sent {
+    fn of(batch: &Batch) -> Self {
+        let oldest_received_us = batch
+            .rows
+            .first()
+            .and_then(Row::event)
+            .map(|event| event.received_at_us());
+        Self {
+            next: batch.next,
+            rows: batch.rows.len() as u64,
+            oldest_received_us,
+        }
+    }
+}
+
+impl Outbox {
+    /// An empty one that starts at offset `next`.
+    pub fn new(next: i64, limits: BatchLimits) -> Self {
+        let building = Batch {
+            from: next,
+            next,
+            rows: Vec::new(),
+        };
+        Self {
+            limits,
+            building,
+            building_bytes: 0,
+            returned: VecDeque::new(),
+            poison: None,
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    /// Whether another record may be read.
+    pub fn has_room(&self) -> bool {
+        self.returned.is_empty()
+            && self.poison.is_none()
+            && self.building.rows.len() < self.limits.rows
+            && self.building_bytes < self.limits.bytes
+    }
+
+    /// The offset that the next record read should have at least.
+    pub fn expected(&self) -> i64 {
+        self.building.next
+    }
+
+    /// Takes a row that was read.
+    pub fn push(&mut self, row: Row) {
+        self.building.next = row.record().offset + 1;
+        self.building_bytes += row.record().byte_len();
+        self.building.rows.push(row);
+    }
+
+    /// Passes over offsets up to `next` that have no row.
+    pub fn skip_to(&mut self, next: i64) {
+        self.building.next = next;
+    }
+
+    /// The batch to send now, if any; it counts as in flight until [`committed`](Self::committed),
+    /// [`rejected`](Self::rejected) or [`out_of_step`](Self::out_of_step).
+    pub fn next_batch(&mut self) -> Option<Batch> {
+        if self.poison.is_some() {
+            return None;
+        }
+        if !self.returned.is_empty() {
+            if !self.in_flight.is_empty() {
+                return None;
+            }
+            let batch = self.returned.pop_front()?;
+            self.in_flight.push_back(Sent::of(&batch));
+            return Some(batch);
+        }
+        if self.in_flight.len() >= self.limits.in_flight || self.building.next == self.building.from {
+            return None;
+        }
+        self.in_flight.push_back(Sent::of(&self.building));
+        self.building_bytes = 0;
+        let next = self.building.next;
+        Some(std::mem::replace(
+            &mut self.building,
+            Batch {
+                from: next,
+                next,
+                rows: Vec::new(),
+            },
+        ))
+    }
+
+    /// Rows that are held and not with the writer.
+    pub fn waiting_rows(&self) -> usize {
+        self.building.rows.len() + self.returned.iter().map(|b| b.rows.len()).sum::<usize>()
+    }
+
+    /// The oldest batch in flight is committed.
+    pub fn committed(&mut self) -> Option<Sent> {
+        self.in_flight.pop_front()
+    }
+
+    /// The oldest batch in flight was refused for a row's fault: it is cut in half, or its only row is the one at
+    /// fault, see [`poison`](Self::poison).
+    pub fn rejected(&mut self, batch: Batch) {
+        self.in_flight.pop_front();
+        if batch.rows.len() > 1 {
+            let (left, right) = batch.halve();
+            self.returned.push_front(right);
+            self.returned.push_front(left);
+        } else {
+            self.poison = Some(batch);
+        }
+    }
+
+    /// A batch was not tried because one before it was refused.
+    pub fn out_of_step(&mut self, batch: Batch) {
+        self.in_flight.pop_front();
+        let at = self.returned.partition_point(|b| b.from < batch.from);
+        self.returned.insert(at, batch);
+    }
+
+    /// The row that was found at fault, once nothing behind it is in flight any more: to be buried before
+    /// [`step_over_poison`](Self::step_over_poison).
+    pub fn poison(&self) -> Option<&Row> {
+        if !self.in_flight.is_empty() {
+            None
+        } else {
+            self.poison.as_ref().and_then(|batch| batch.rows.first())
+        }
+    }
+
+    /// The row at fault is buried: its offsets join the batch behind it.
+    pub fn step_over_poison(&mut self) {
+        if let Some(poison) = self.poison.take() {
+            let behind = self.returned.front_mut().unwrap_or(&mut self.building);
+            behind.from = poison.from;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

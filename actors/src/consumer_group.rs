@@ -1,0 +1,276 @@
+//! The consumer group's member for one topic: owns the Kafka consumer, has one partition consumer started for each
+//! partition it is assigned, and stopped when that is revoked.
+//!
+//! The consumer lives in the pump, a thread of its own that polls its main queue and does nothing else, and that closes
+//! it when nobody else holds it any more: leaving the group answers its own last rebalance from there.
+
+mod pump;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use fail::fail_point;
+use rdkafka::consumer::{CommitMode, Consumer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use crate::actor_ref::ActorRef;
+use crate::kafka::KafkaSettings;
+use crate::partition_consumer::{PartitionConsumer, TopicContext};
+use crate::partition_table::{PartitionState, PartitionTable};
+use crate::rebalance::{Change, GroupConsumer, GroupContext, Ownership, Ticket};
+use crate::supervision::{ChildSpec, Life, Restart, StartChild, StopChild, StopChildren, Supervisor};
+use pump::Pump;
+
+/// Settings of a group member.
+#[derive(Clone, Debug)]
+pub struct ConsumerGroupSettings {
+    /// How to reach Kafka.
+    pub kafka: KafkaSettings,
+    /// A fenced or halted partition that is still ours is claimed again after so long; so is one that has lag and does not move.
+    pub retry_after: Duration,
+    /// Between commits of progress to Kafka. They are for lag tools only; the truth is in the shards.
+    pub commit_every: Duration,
+}
+
+/// One topic's group member.
+pub struct ConsumerGroup {
+    life: Life,
+    member: Option<Member>,
+}
+
+struct Member {
+    settings: ConsumerGroupSettings,
+    context: Arc<TopicContext>,
+    partitions: ActorRef<Supervisor>,
+    table: PartitionTable,
+    readers: ArbiterHandle,
+    life: Life,
+}
+
+impl ConsumerGroup {
+    /// A member for `context`'s topic, whose partition consumers are children of `partitions` and live on `readers`.
+    pub fn new(
+        life: Life,
+        settings: ConsumerGroupSettings,
+        context: Arc<TopicContext>,
+        partitions: ActorRef<Supervisor>,
+        table: PartitionTable,
+        readers: ArbiterHandle,
+    ) -> Self {
+        let member = Member {
+            settings,
+            context,
+            partitions,
+            table,
+            readers,
+            life: life.clone(),
+        };
+        Self {
+            life,
+            member: Some(member),
+        }
+    }
+}
+
+impl Actor for ConsumerGroup {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(member) = self.member.take() else {
+            return ctx.stop();
+        };
+        ctx.spawn(member.run().into_actor(self).map(|result, act, ctx| {
+            if let Err(why) = result {
+                act.life.fail(why);
+            }
+            ctx.stop();
+        }));
+    }
+}
+
+impl Member {
+    async fn run(self) -> Result<(), String> {
+        // A crashed predecessor may have left partition consumers that hold its client.
+        self.stop_partitions().await;
+        let (sender, mut changes) = mpsc::unbounded_channel();
+        let ownership = Ownership::new(&self.context.topic);
+        let config = self.settings.kafka.consumer(&self.context.topic);
+        let consumer: GroupConsumer = config
+            .create_with_context(GroupContext::new(ownership.clone(), sender.clone()))
+            .map_err(|error| format!("cannot create the Kafka consumer: {error}"))?;
+        let consumer = Arc::new(consumer);
+        let pump = Pump::start(&self.context.topic, consumer.clone(), sender)?;
+        let topic: &str = &self.context.topic;
+        consumer
+            .subscribe(&[topic])
+            .map_err(|error| format!("cannot subscribe to {topic}: {error}"))?;
+        let result = self.serve(&consumer, &ownership, &mut changes).await;
+        self.stop_partitions().await;
+        drop(consumer);
+        pump.close().await;
+        info!(topic, "left the consumer group");
+        result
+    }
+
+    async fn serve(
+        &self,
+        consumer: &Arc<GroupConsumer>,
+        ownership: &Arc<Ownership>,
+        changes: &mut mpsc::UnboundedReceiver<Change>,
+    ) -> Result<(), String> {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        let mut commit = tokio::time::interval(self.settings.commit_every);
+        loop {
+            fail_point!("consumer_group");
+            tokio::select! {
+                () = self.life.stopped() => {
+                    self.commit(consumer);
+                    return Ok(());
+                }
+                change = changes.recv() => match change {
+                    Some(Change::Assigned(partitions)) => {
+                        for (partition, ticket) in partitions {
+                            self.start(partition, ticket, ownership, consumer);
+                        }
+                        self.wake_brokers(consumer);
+                    }
+                    Some(Change::Revoked(partitions)) => {
+                        for partition in partitions {
+                            self.tell(StopChild(name(partition)));
+                        }
+                        self.wake_brokers(consumer);
+                    }
+                    Some(Change::Fatal(why)) => return Err(why),
+                    None => return Err("the Kafka client is gone".to_owned()),
+                },
+                _ = tick.tick() => self.watch(ownership, consumer),
+                _ = commit.tick() => self.commit(consumer),
+            }
+        }
+    }
+
+    fn start(&self, partition: i32, ticket: Ticket, ownership: &Arc<Ownership>, consumer: &Arc<GroupConsumer>) {
+        let shard = hookmill_schema::shard::shard_of(partition, self.context.shards);
+        let stats = self.table.entry(&self.context.topic, partition, shard);
+        stats.set_state(PartitionState::Claiming);
+        let (context, ownership, consumer) = (self.context.clone(), ownership.clone(), Arc::downgrade(consumer));
+        let spec = ChildSpec::actor(
+            name(partition),
+            self.readers.clone(),
+            ActorRef::default(),
+            1,
+            move |life: Life| {
+                PartitionConsumer::new(
+                    life,
+                    partition,
+                    ticket,
+                    context.clone(),
+                    ownership.clone(),
+                    consumer.clone(),
+                    stats.clone(),
+                )
+            },
+        );
+        self.tell(StartChild(spec.restart(Restart::Transient)));
+    }
+
+    fn tell<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Supervisor: Handler<M>,
+    {
+        if self.partitions.try_send(message).is_err() {
+            // It is being restarted, and this member after it.
+            warn!(topic = %self.context.topic, "the supervisor of the partition consumers is away");
+        }
+    }
+
+    async fn stop_partitions(&self) {
+        let (done, stopped) = oneshot::channel();
+        self.tell(StopChildren { done });
+        // If the supervisor is gone, so are its children.
+        let _ = stopped.await;
+    }
+
+    /// Claims again what is ours and does not move: fenced or halted a while ago, or silent though Kafka has more.
+    fn watch(&self, ownership: &Arc<Ownership>, consumer: &Arc<GroupConsumer>) {
+        let patience = i64::try_from(self.settings.retry_after.as_millis()).unwrap_or(i64::MAX);
+        let (mut owned, mut queue) = (0, 0);
+        for view in self
+            .table
+            .view()
+            .into_iter()
+            .filter(|v| *v.topic == *self.context.topic)
+        {
+            let Some(ticket) = ownership.ticket(view.partition) else {
+                continue;
+            };
+            owned += 1;
+            queue += view.lag.unwrap_or(0);
+            let Some(stats) = self.table.get(&view.topic, view.partition) else {
+                continue;
+            };
+            if stats.still_for_ms() < patience {
+                continue;
+            }
+            let again = match view.state {
+                PartitionState::Fenced | PartitionState::Halted => true,
+                PartitionState::Running => view.lag.is_some_and(|lag| lag > 0) && !stats.is_waiting(),
+                PartitionState::Revoked | PartitionState::Claiming => false,
+            };
+            if again {
+                warn!(topic = %view.topic, partition = view.partition, state = ?view.state, lag = view.lag, "the partition does not move; claiming it again");
+                self.tell(StopChild(name(view.partition)));
+                self.start(view.partition, ticket, ownership, consumer);
+            }
+        }
+        self.life.stats().show("partitions", owned);
+        self.life.stats().show("lag", queue);
+    }
+
+    fn commit(&self, consumer: &GroupConsumer) {
+        let mut offsets = TopicPartitionList::new();
+        for view in self
+            .table
+            .view()
+            .into_iter()
+            .filter(|v| *v.topic == *self.context.topic && v.state == PartitionState::Running)
+        {
+            // Fails only for an offset that Kafka cannot have.
+            let _ = offsets.add_partition_offset(&view.topic, view.partition, Offset::Offset(view.next_offset));
+        }
+        if offsets.count() > 0
+            && let Err(error) = consumer.commit(&offsets, CommitMode::Async)
+        {
+            self.life.stats().record_error(&format!(
+                "progress could not be told to Kafka (lag tools will be behind): {error}"
+            ));
+        }
+    }
+
+    /// A broker thread of librdkafka sleeps up to a second after a change of the assignment; a question wakes it.
+    fn wake_brokers(&self, consumer: &Arc<GroupConsumer>) {
+        let (consumer, topic) = (consumer.clone(), self.context.topic.clone());
+        tokio::task::spawn_blocking(move || {
+            for _ in 0..5 {
+                std::thread::sleep(Duration::from_millis(20));
+                let Some(partition) = consumer
+                    .assignment()
+                    .ok()
+                    .and_then(|list| list.elements().first().map(|e| e.partition()))
+                else {
+                    continue;
+                };
+                // Only the asking matters.
+                let _ = consumer.fetch_watermarks(&topic, partition, Duration::from_millis(100));
+            }
+        });
+    }
+}
+
+fn name(partition: i32) -> String {
+    format!("partition.{partition}")
+}

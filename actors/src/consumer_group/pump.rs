@@ -1,0 +1,90 @@
+//! The pump: the thread that polls a consumer's main queue, where rebalances are answered and errors reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::Message as _;
+use rdkafka::error::KafkaError;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, warn};
+
+use crate::rebalance::{Change, GroupConsumer};
+
+/// Handle of the pump; dropping it, by a panic of its owner, lets the thread end too.
+pub(super) struct Pump {
+    _stop: DropGuard,
+    closed: oneshot::Receiver<()>,
+}
+
+impl Pump {
+    pub(super) fn start(
+        topic: &str,
+        consumer: Arc<GroupConsumer>,
+        changes: mpsc::UnboundedSender<Change>,
+    ) -> Result<Self, String> {
+        let stop = CancellationToken::new();
+        let (done, closed) = oneshot::channel();
+        let stopped = stop.clone();
+        std::thread::Builder::new()
+            .name(format!("pump {topic}"))
+            .spawn(move || {
+                pump(consumer, &changes, &stopped);
+                let _ = done.send(());
+            })
+            .map_err(|error| format!("cannot start the pump's thread: {error}"))?;
+        Ok(Self {
+            _stop: stop.drop_guard(),
+            closed,
+        })
+    }
+
+    /// Waits until the consumer has left its group and is closed. Whoever holds it must have let go.
+    pub(super) async fn close(self) {
+        let Self { _stop, closed } = self;
+        drop(_stop);
+        // An error means that the thread is gone, and the consumer with it.
+        let _ = closed.await;
+    }
+}
+
+fn pump(consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, stop: &CancellationToken) {
+    loop {
+        match consumer.poll(Duration::from_millis(100)) {
+            None => {}
+            Some(Ok(message)) => {
+                // Every partition has a queue of its own before it is assigned.
+                let why = format!(
+                    "a record of partition {} came on the main queue: a bug",
+                    message.partition()
+                );
+                let _ = changes.send(Change::Fatal(why));
+                break;
+            }
+            Some(Err(KafkaError::MessageConsumptionFatal(code))) => {
+                let _ = changes.send(Change::Fatal(format!("fatal error of the Kafka consumer: {code}")));
+                break;
+            }
+            Some(Err(error)) => debug!(%error, "Kafka consumer"),
+        }
+        // Other holders are partition consumers on their way out; until they are, rebalances must be answered.
+        if stop.is_cancelled() && Arc::strong_count(&consumer) == 1 {
+            break;
+        }
+    }
+    wait_for_other_holders(&consumer, stop);
+    // Closing leaves the group, which takes a moment: that is why it happens on this thread.
+    drop(consumer);
+}
+
+/// After a fatal error the member still has to stop its partition consumers.
+fn wait_for_other_holders(consumer: &Arc<GroupConsumer>, stop: &CancellationToken) {
+    let mut waited = 0;
+    while Arc::strong_count(consumer) > 1 || !stop.is_cancelled() {
+        std::thread::sleep(Duration::from_millis(20));
+        waited += 1;
+        if waited == 500 {
+            warn!("a closed consumer is still held after 10 s");
+        }
+    }
+}

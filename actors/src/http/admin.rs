@@ -1,0 +1,168 @@
+//! The operators' listener: health, figures, and a page for people.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use actix_web::http::header::AUTHORIZATION;
+use actix_web::{HttpRequest, HttpResponse, guard, web};
+use hmac::{Hmac, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::Sha256;
+
+use super::problem::Problem;
+use crate::health::Health;
+use crate::metrics::Metrics;
+use crate::partition_table::PartitionTable;
+use crate::secret::SecretRef;
+use crate::stats::Registry;
+
+/// Where operators look unless said otherwise.
+pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
+
+/// `[admin]` of config.toml.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Where health, figures and the page are served.
+    pub listen: SocketAddr,
+    /// Required off loopback: everything but health asks for it then.
+    pub token: Option<SecretRef>,
+}
+
+impl Default for AdminSettings {
+    fn default() -> Self {
+        Self {
+            listen: DEFAULT_ADMIN,
+            token: None,
+        }
+    }
+}
+
+/// What the pages read.
+pub struct AdminState {
+    /// Who this process is, in logs and in `consumer_offsets.owner`.
+    pub instance: String,
+    /// When it started.
+    pub started: Instant,
+    /// The actors.
+    pub actors: Registry,
+    /// The partitions.
+    pub partitions: PartitionTable,
+    /// The metrics.
+    pub metrics: std::sync::Arc<Metrics>,
+    /// The probes.
+    pub health: Health,
+    /// Asked for on every page but health; `None` on loopback.
+    pub token: Option<SecretString>,
+}
+
+pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<AdminState>) {
+    app.app_data(state)
+        .route("/health/live", web::get().to(live))
+        .route("/health/ready", web::get().to(ready))
+        .service(
+            web::scope("")
+                .guard(guard::fn_guard(|request| {
+                    let state = request.app_data::<web::Data<AdminState>>();
+                    let given = request.head().headers().get(AUTHORIZATION).map(|v| v.as_bytes());
+                    state.is_some_and(|state| admitted(state.token.as_ref(), given))
+                }))
+                .route("/stats", web::get().to(stats))
+                .route("/metrics", web::get().to(metrics))
+                .route("/", web::get().to(page))
+                .default_service(web::to(elsewhere)),
+        )
+        .default_service(web::to(refused));
+}
+
+/// Compares in constant time, by comparing MACs of both.
+fn admitted(token: Option<&SecretString>, given: Option<&[u8]>) -> bool {
+    let Some(token) = token else { return true };
+    let Some(given) = given.and_then(|v| v.strip_prefix(b"Bearer ")) else {
+        return false;
+    };
+    let mac = |text: &[u8]| Hmac::<Sha256>::new_from_slice(b"hookmill admin token").map(|m| m.chain_update(text));
+    match (mac(given), mac(token.expose_secret().as_bytes())) {
+        (Ok(given), Ok(token)) => given.verify(&token.finalize().into_bytes()).is_ok(),
+        _ => false,
+    }
+}
+
+async fn live() -> HttpResponse {
+    HttpResponse::Ok().json(json!({ "status": "live" }))
+}
+
+async fn ready(state: web::Data<AdminState>) -> HttpResponse {
+    let (ready, report) = state.health.readiness();
+    let mut response = if ready {
+        HttpResponse::Ok()
+    } else {
+        HttpResponse::ServiceUnavailable()
+    };
+    response.json(report)
+}
+
+async fn stats(state: web::Data<AdminState>) -> HttpResponse {
+    HttpResponse::Ok().json(json!({
+        "instance": state.instance,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": state.started.elapsed().as_secs_f64(),
+        "health": state.health.readiness().1,
+        "actors": state.actors.tree(),
+        "partitions": state.partitions.view(),
+    }))
+}
+
+async fn metrics(state: web::Data<AdminState>) -> HttpResponse {
+    match state.metrics.render() {
+        Ok(text) => HttpResponse::Ok()
+            .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
+            .body(text),
+        Err(_) => HttpResponse::InternalServerError().finish(),
+    }
+}
+
+async fn page() -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .body(include_str!("page.html"))
+}
+
+async fn elsewhere(request: HttpRequest) -> HttpResponse {
+    let known = ["/", "/stats", "/metrics"].contains(&request.path());
+    let problem = if known {
+        Problem::method("GET")
+    } else {
+        Problem::not_found()
+    };
+    problem.response()
+}
+
+async fn refused(request: HttpRequest) -> HttpResponse {
+    let health = request.path().starts_with("/health/");
+    let problem = if health { Problem::not_found() } else { Problem::token() };
+    problem.response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_asked_for_only_if_there_is_one() {
+        let token = SecretString::from("s3cret");
+        assert!(admitted(None, None));
+        assert!(admitted(Some(&token), Some(b"Bearer s3cret")));
+        for wrong in [
+            None,
+            Some(&b"Bearer s3cre"[..]),
+            Some(b"s3cret"),
+            Some(b"Bearer "),
+            Some(b"Basic s3cret"),
+        ] {
+            assert!(!admitted(Some(&token), wrong), "{wrong:?}");
+        }
+    }
+}

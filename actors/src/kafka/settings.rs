@@ -1,0 +1,246 @@
+//! `[kafka]` and `[topics]` of config.toml, and the librdkafka configuration made of them.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientConfig;
+use serde::{Deserialize, Deserializer};
+
+/// `[kafka]`: how to reach the brokers. Whatever librdkafka knows can be set through the three tables of properties.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KafkaSettings {
+    /// Bootstrap servers, `host:port` with commas between.
+    pub brokers: String,
+    /// Whether `hookmill serve` creates topics that do not exist.
+    pub create_topics: bool,
+    /// Replicas of a topic; -1 leaves it to the broker's `default.replication.factor`.
+    pub replication: i32,
+    /// A topic's consumer group is `<group_prefix>.<topic>`.
+    pub group_prefix: String,
+    /// librdkafka properties for every client: TLS, SASL and the like.
+    #[serde(deserialize_with = "properties")]
+    pub properties: BTreeMap<String, String>,
+    /// librdkafka properties for producers only; they win over `properties`.
+    #[serde(deserialize_with = "properties")]
+    pub producer: BTreeMap<String, String>,
+    /// librdkafka properties for consumers only; they win over `properties`.
+    #[serde(deserialize_with = "properties")]
+    pub consumer: BTreeMap<String, String>,
+}
+
+impl Default for KafkaSettings {
+    fn default() -> Self {
+        Self {
+            brokers: "127.0.0.1:9092".to_owned(),
+            create_topics: false,
+            replication: -1,
+            group_prefix: "hookmill".to_owned(),
+            properties: BTreeMap::new(),
+            producer: BTreeMap::new(),
+            consumer: BTreeMap::new(),
+        }
+    }
+}
+
+/// librdkafka takes every value as text; a number or a switch is welcome without quotes.
+fn properties<'de, D: Deserializer<'de>>(input: D) -> Result<BTreeMap<String, String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Scalar {
+        Bool(bool),
+        Integer(i64),
+        Float(f64),
+        Text(String),
+    }
+    let raw = BTreeMap::<String, Scalar>::deserialize(input)?;
+    let text = |scalar| match scalar {
+        Scalar::Bool(value) => value.to_string(),
+        Scalar::Integer(value) => value.to_string(),
+        Scalar::Float(value) => value.to_string(),
+        Scalar::Text(value) => value,
+    };
+    Ok(raw.into_iter().map(|(key, value)| (key, text(value))).collect())
+}
+
+/// One topic of `[topics]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TopicSettings {
+    /// The topic's name.
+    pub name: String,
+    /// Its number of partitions. Changing it moves keys between shards, so it is a migration and never a setting to play with.
+    pub partitions: i32,
+}
+
+/// The name of `topic`'s dead-letter topic.
+pub fn dead_letter_topic(topic: &str) -> String {
+    format!("{topic}.DLQ")
+}
+
+/// Properties that the exactly-once protocol or the promise behind a 202 stands on: config may not change them.
+const FIXED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "DESIGN: the database's offset row is the truth"),
+    ("enable.auto.offset.store", "the database's offset row is the truth"),
+    ("auto.offset.reset", "a lost position must be noticed, not jumped over"),
+    ("enable.idempotence", "a retry must not write a record twice"),
+    ("acks", "202 means that all in-sync replicas have the record"),
+    (
+        "request.required.acks",
+        "202 means that all in-sync replicas have the record",
+    ),
+    ("group.id", "it is made of kafka.group_prefix and the topic"),
+    ("bootstrap.servers", "it is kafka.brokers"),
+];
+
+impl KafkaSettings {
+    /// Says which property is not to be set, and why.
+    pub fn validate(&self) -> Result<(), String> {
+        for (table, properties) in [
+            ("properties", &self.properties),
+            ("producer", &self.producer),
+            ("consumer", &self.consumer),
+        ] {
+            for (key, _) in properties {
+                if let Some((_, why)) = FIXED.iter().find(|(fixed, _)| *fixed == property_name(key)) {
+                    return Err(format!("kafka.{table}.\"{key}\" cannot be set: {why}; remove the line"));
+                }
+            }
+            if let Some(strategy) = properties
+                .get("partition.assignment.strategy")
+                .filter(|s| *s != "cooperative-sticky")
+            {
+                return Err(format!(
+                    "kafka.{table}.\"partition.assignment.strategy\" is {strategy:?}, but partitions are handed over one by one: only \"cooperative-sticky\" works"
+                ));
+            }
+        }
+        if self.brokers.trim().is_empty() {
+            return Err("kafka.brokers is empty: set it to host:port of at least one broker".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What every client has.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("client.id", "hookmill");
+        // A broker that is away is tried again soon: freshness after an outage hangs on it.
+        config
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000");
+        config
+            .set("socket.keepalive.enable", "true")
+            .set("topic.metadata.refresh.interval.ms", "60000");
+        apply(&mut config, &self.properties);
+        config
+    }
+
+    /// A producer that keeps the promise of a 202: acknowledged by all in-sync replicas, and written once. A record that
+    /// is not acknowledged within `delivery_timeout_ms` is given up; one of more than `record_limit` bytes is not taken.
+    pub fn producer(&self, delivery_timeout_ms: u64, record_limit: usize) -> ClientConfig {
+        let mut config = self.client();
+        // linger 0 and one request in flight: what arrives while a request travels goes with the next (a group commit
+        // without a timer). Both are settings as any other.
+        config
+            .set("linger.ms", "0")
+            .set("max.in.flight.requests.per.connection", "1");
+        // The Java clients' default, so that any producer puts a user's events on the same partition.
+        config.set("partitioner", "murmur2_random");
+        config
+            .set("queue.buffering.max.messages", "50000")
+            .set("queue.buffering.max.kbytes", "65536");
+        apply(&mut config, &self.producer);
+        config.set("acks", "all").set("enable.idempotence", "true");
+        config.set("message.timeout.ms", delivery_timeout_ms.to_string());
+        config.set("message.max.bytes", record_limit.to_string());
+        config
+    }
+
+    /// The consumer of `topic`'s group.
+    pub fn consumer(&self, topic: &str) -> ClientConfig {
+        let mut config = self.client();
+        // Heartbeats this often let a partition change hands in half a second (with the default 3 s it takes 3 s).
+        config
+            .set("heartbeat.interval.ms", "300")
+            .set("session.timeout.ms", "6000");
+        // Bounds of what is fetched ahead, for a partition: reading stops when its writer is behind, so this is all that piles up.
+        config
+            .set("queued.max.messages.kbytes", "1024")
+            .set("queued.min.messages", "2000");
+        config
+            .set("fetch.queue.backoff.ms", "10")
+            .set("fetch.message.max.bytes", "1048576");
+        config.set("fetch.wait.max.ms", "100");
+        apply(&mut config, &self.consumer);
+        let modern = config.get("group.protocol") == Some("consumer");
+        if modern {
+            // The broker sets these for the new protocol, and librdkafka refuses them here.
+            config.remove("heartbeat.interval.ms");
+            config.remove("session.timeout.ms");
+        } else {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
+        config.set("group.id", self.group(topic));
+        config
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error");
+        config
+    }
+
+    /// The consumer group of `topic`.
+    pub fn group(&self, topic: &str) -> String {
+        format!("{}.{topic}", self.group_prefix)
+    }
+}
+
+fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {
+    for (key, value) in properties {
+        config.set(property_name(key), value);
+    }
+}
+
+/// librdkafka's names have dots; the name of an environment variable cannot, and says `_` there instead.
+fn property_name(key: &str) -> String {
+    key.replace('_', ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_property_passes_and_the_narrower_table_wins() {
+        let mut settings = KafkaSettings::default();
+        settings.properties.insert("security.protocol".into(), "ssl".into());
+        settings.properties.insert("ssl_ca_location".into(), "/ca.pem".into());
+        settings.producer.insert("linger.ms".into(), "1".into());
+        let producer = settings.producer(3000, 1 << 20);
+        assert_eq!(producer.get("security.protocol"), Some("ssl"));
+        assert_eq!(producer.get("ssl.ca.location"), Some("/ca.pem"));
+        assert_eq!(producer.get("linger.ms"), Some("1"));
+        assert_eq!(settings.consumer("t").get("linger.ms"), None);
+    }
+
+    #[test]
+    fn what_the_promises_stand_on_cannot_be_set() {
+        let mut settings = KafkaSettings::default();
+        settings.producer.insert("acks".into(), "1".into());
+        assert!(
+            settings
+                .validate()
+                .is_err_and(|e| e.contains("kafka.producer.\"acks\""))
+        );
+    }
+
+    #[test]
+    fn the_broker_side_protocol_goes_without_what_the_broker_decides() {
+        let mut settings = KafkaSettings::default();
+        settings.consumer.insert("group.protocol".into(), "consumer".into());
+        let config = settings.consumer("t");
+        assert_eq!(config.get("session.timeout.ms"), None);
+        assert_eq!(config.get("partition.assignment.strategy"), None);
+    }
+}

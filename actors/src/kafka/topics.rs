@@ -1,0 +1,150 @@
+//! The topics must exist, with the configured number of partitions, before anything starts: a key's partition decides
+//! its shard, so a topic of another size would send users to other shards.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::{KafkaSettings, Probe, ProbeError, TopicSettings};
+
+/// How a topic on the cluster compares with its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// As configured.
+    Fits,
+    /// Not there.
+    Missing,
+    /// There, with another number of partitions: the start must stop.
+    OtherPartitions {
+        /// What the brokers say.
+        actual: i32,
+    },
+    /// There, with a `max.message.bytes` that the largest allowed body would not fit: the start must stop.
+    SmallRecords {
+        /// What the brokers say.
+        actual: usize,
+    },
+    /// There, with fewer replicas than configured: a warning, as it works but protects less.
+    FewerReplicas {
+        /// What the brokers say.
+        actual: i32,
+    },
+}
+
+/// Bytes that a record may have beyond the body it carries: the event around it, its key, and the headers of a dead letter.
+const ENVELOPE_BYTES: usize = 64 << 10;
+
+/// What topics and the producer must let through, in bytes, so that any body up to `body_limit` fits.
+pub fn record_limit(body_limit: usize) -> usize {
+    body_limit.saturating_add(ENVELOPE_BYTES)
+}
+
+/// Compares `topic` with what the brokers have; `record_limit` is what it must let through, in bytes.
+pub async fn examine(
+    probe: &Probe,
+    settings: &KafkaSettings,
+    topic: &TopicSettings,
+    record_limit: usize,
+    timeout: Duration,
+) -> Result<Finding, ProbeError> {
+    match compare(
+        probe.shape(&topic.name, timeout).await?,
+        settings.replication,
+        topic.partitions,
+    ) {
+        Finding::Fits => {}
+        other => return Ok(other),
+    }
+    let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
+    let options = AdminOptions::new().request_timeout(Some(timeout));
+    let described = admin
+        .describe_configs(&[ResourceSpecifier::Topic(&topic.name)], &options)
+        .await?;
+    let limit = described
+        .iter()
+        .flatten()
+        .find_map(|resource| resource.get("max.message.bytes")?.value.as_ref()?.parse::<usize>().ok());
+    Ok(match limit {
+        Some(actual) if actual < record_limit => Finding::SmallRecords { actual },
+        _ => Finding::Fits,
+    })
+}
+
+/// The explanation of a topic that does not let large enough records through, for people.
+pub fn small_records(topic: &TopicSettings, actual: usize, body_limit: usize) -> String {
+    format!(
+        "topic {} takes records of at most {actual} bytes, and ingest.body_limit = {body_limit} needs {}: set the topic's max.message.bytes to that \
+         (kafka-configs.sh --alter --topic {} --add-config max.message.bytes={}), or lower ingest.body_limit",
+        topic.name,
+        record_limit(body_limit),
+        topic.name,
+        record_limit(body_limit)
+    )
+}
+
+fn compare(shape: Option<(i32, i32)>, replication: i32, partitions: i32) -> Finding {
+    match shape {
+        None => Finding::Missing,
+        Some((actual, _)) if actual != partitions => Finding::OtherPartitions { actual },
+        Some((_, actual)) if replication > 0 && actual < replication => Finding::FewerReplicas { actual },
+        Some(_) => Finding::Fits,
+    }
+}
+
+/// The explanation of a wrong partition count, for people.
+pub fn other_partitions(topic: &TopicSettings, actual: i32) -> String {
+    format!(
+        "topic {} has {actual} partitions, the configuration says {}. A user's partition decides the user's shard, so this cannot be guessed away: \
+         set the topic's `partitions` to {actual} in [topics] if the topic is right, or give a new topic name",
+        topic.name, topic.partitions
+    )
+}
+
+/// Creates `topics` that do not exist, for records of up to `record_limit` bytes; one that exists already is left as it
+/// is. Returns the names of those created.
+pub async fn create(
+    settings: &KafkaSettings,
+    topics: &[TopicSettings],
+    record_limit: usize,
+    timeout: Duration,
+) -> Result<Vec<String>, KafkaError> {
+    let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
+    let limit = record_limit.to_string();
+    let new: Vec<NewTopic<'_>> = topics
+        .iter()
+        .map(|t| {
+            NewTopic::new(&t.name, t.partitions, TopicReplication::Fixed(settings.replication))
+                .set("max.message.bytes", &limit)
+        })
+        .collect();
+    let options = AdminOptions::new()
+        .operation_timeout(Some(timeout))
+        .request_timeout(Some(timeout));
+    let mut created = Vec::new();
+    for result in admin.create_topics(&new, &options).await? {
+        match result {
+            Ok(name) => created.push(name),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((name, code)) => {
+                tracing::error!(topic = %name, %code, "cannot create the topic");
+                return Err(KafkaError::AdminOp(code));
+            }
+        }
+    }
+    Ok(created)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn findings() {
+        assert_eq!(compare(None, -1, 12), Finding::Missing);
+        assert_eq!(compare(Some((6, 3)), -1, 12), Finding::OtherPartitions { actual: 6 });
+        assert_eq!(compare(Some((12, 1)), 3, 12), Finding::FewerReplicas { actual: 1 });
+        assert_eq!(compare(Some((12, 1)), -1, 12), Finding::Fits);
+    }
+}

@@ -1,0 +1,312 @@
+//! The partition consumer: reads one assigned partition, turns records into rows, and hands batches to its lane's writer.
+//!
+//! Its life: claim the partition on its shard (waiting for the shard if need be), compare the claim with what Kafka
+//! still holds, attach the queue at the database's offset, then read. It ends when its partition is revoked, when
+//! somebody else has claimed it, or when going on would be wrong ([`Ended`]); a crash is a fresh instance that claims again.
+
+mod reading;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use actix::prelude::*;
+use fail::fail_point;
+use hookmill_schema::Table;
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use crate::actor_ref::ActorRef;
+use crate::batch::BatchLimits;
+use crate::dead_letters::DeadLetters;
+use crate::kafka::{Probe, Watermarks};
+use crate::partition_table::{PartitionState, PartitionStats};
+use crate::rebalance::{GroupConsumer, Ownership, Ticket};
+use crate::shard_writer::{Claim, Claimed, PartitionId, ShardWriter, WriteBatch, WriteOutcome};
+use crate::supervision::{Backoff, Life};
+
+/// What to do when Kafka has already thrown away records that are not in the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnGap {
+    /// Stop the partition and say so: somebody must decide.
+    #[default]
+    Halt,
+    /// Go on with the oldest record there is; the gap is logged and shown.
+    Skip,
+}
+
+/// What all partition consumers of a topic share.
+pub struct TopicContext {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The tables its records belong to.
+    pub table: Table,
+    /// Bounds of a batch.
+    pub limits: BatchLimits,
+    /// What to do about lost records.
+    pub on_gap: OnGap,
+    /// Number of shards.
+    pub shards: usize,
+    /// `writers[shard][lane]`.
+    pub writers: Vec<Vec<ActorRef<ShardWriter>>>,
+    /// Where bad records go.
+    pub dead_letters: ActorRef<DeadLetters>,
+    /// For watermarks.
+    pub probe: Probe,
+}
+
+impl TopicContext {
+    /// The writer that all records of `partition` go to, always the same one.
+    fn writer(&self, partition: i32) -> &ActorRef<ShardWriter> {
+        let shard = hookmill_schema::shard::shard_of(partition, self.shards);
+        let lanes = &self.writers[shard];
+        &lanes[hookmill_schema::shard::lane_of(partition, self.shards, lanes.len())]
+    }
+}
+
+/// Why a partition consumer ended for good, until it is assigned again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The partition is not ours any more, or the process stops.
+    Revoked,
+    /// Somebody else has claimed it.
+    Fenced,
+    /// Going on would lose or repeat something; the reason is for people.
+    Halted(String),
+}
+
+/// Reads one partition.
+pub struct PartitionConsumer {
+    life: Life,
+    reader: Option<Reader>,
+}
+
+/// What the work needs; it moves into the actor's one future.
+struct Reader {
+    id: PartitionId,
+    ticket: Ticket,
+    context: Arc<TopicContext>,
+    ownership: Arc<Ownership>,
+    /// Weak, so that a crashed group member's client is not kept by the specification of a child.
+    consumer: Weak<GroupConsumer>,
+    stats: Arc<PartitionStats>,
+    life: Life,
+}
+
+impl PartitionConsumer {
+    /// A consumer of `partition` under the assignment that `ticket` names.
+    pub fn new(
+        life: Life,
+        partition: i32,
+        ticket: Ticket,
+        context: Arc<TopicContext>,
+        ownership: Arc<Ownership>,
+        consumer: Weak<GroupConsumer>,
+        stats: Arc<PartitionStats>,
+    ) -> Self {
+        let id = PartitionId {
+            topic: context.topic.clone(),
+            partition,
+        };
+        let reader = Reader {
+            id,
+            ticket,
+            context,
+            ownership,
+            consumer,
+            stats,
+            life: life.clone(),
+        };
+        Self {
+            life,
+            reader: Some(reader),
+        }
+    }
+}
+
+impl Actor for PartitionConsumer {
+    type Context = actix::Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let Some(reader) = self.reader.take() else {
+            return ctx.stop();
+        };
+        let stopped = self.life.stopped();
+        let work = async move {
+            let (stats, life) = (reader.stats.clone(), reader.life.clone());
+            // Leaving drops the queue and forgets what is with the writer: what of it is committed, the offset row
+            // knows, and the next owner's claim waits for it.
+            let ended = tokio::select! {
+                () = stopped => Ok(Ended::Revoked),
+                ended = reader.run() => ended,
+            };
+            match ended {
+                Ok(Ended::Revoked) => stats.set_state(PartitionState::Revoked),
+                Ok(Ended::Fenced) => stats.set_state(PartitionState::Fenced),
+                Ok(Ended::Halted(why)) => {
+                    life.stats().record_error(&why);
+                    stats.halt(why);
+                }
+                Err(why) => life.fail(why),
+            }
+        };
+        ctx.spawn(work.into_actor(self).map(|(), _, ctx| ctx.stop()));
+    }
+}
+
+/// Between attempts to reach an actor that is being restarted, or Kafka.
+const RETRY: Backoff = Backoff {
+    initial: Duration::from_millis(50),
+    max: Duration::from_secs(2),
+};
+
+impl Reader {
+    /// Claims, then reads until something ends it. An error is a failure: a fresh instance claims again.
+    async fn run(self) -> Result<Ended, String> {
+        fail_point!("partition_consumer");
+        self.stats.set_state(PartitionState::Claiming);
+        let claimed = self.claim().await;
+        self.stats.claimed(claimed.epoch, claimed.next_offset);
+        let marks = self.watermarks().await;
+        let start = match resume(claimed.next_offset, claimed.epoch == 1, marks, self.context.on_gap) {
+            Resume::At(offset) => offset,
+            Resume::Skip { to } => {
+                if claimed.next_offset > 0 {
+                    error!(topic = %self.id.topic, partition = self.id.partition, lost_from = claimed.next_offset, lost_to = to,
+                        "Kafka no longer holds records that were not written yet; going on behind the gap, as configured");
+                }
+                to
+            }
+            Resume::Halt(why) => {
+                return Ok(Ended::Halted(format!(
+                    "{} partition {}: {why}",
+                    self.id.topic, self.id.partition
+                )));
+            }
+        };
+        info!(topic = %self.id.topic, partition = self.id.partition, epoch = claimed.epoch, offset = start, "claimed");
+        let wake = Arc::new(tokio::sync::Notify::new());
+        let waker = wake.clone();
+        let Some(consumer) = self.consumer.upgrade() else {
+            return Ok(Ended::Revoked);
+        };
+        let queue = self
+            .ownership
+            .attach(&consumer, self.id.partition, self.ticket, start, move || {
+                waker.notify_one()
+            })
+            .map_err(|error| format!("cannot attach the partition: {error}"))?;
+        let Some(queue) = queue else { return Ok(Ended::Revoked) };
+        self.stats.set_state(PartitionState::Running);
+        let ended = self.read(&queue, &wake, claimed, start).await;
+        drop(queue);
+        if let Ok(Ended::Fenced | Ended::Halted(_)) = &ended {
+            self.ownership
+                .detach(&consumer, self.id.partition, self.ticket)
+                .unwrap_or_else(|error| warn!(topic = %self.id.topic, partition = self.id.partition, %error, "cannot stop fetching"));
+        }
+        ended
+    }
+
+    /// Claims the partition, however long its shard is away.
+    async fn claim(&self) -> Claimed {
+        for attempt in 0.. {
+            let (reply, answer) = oneshot::channel();
+            let claim = Claim {
+                id: self.id.clone(),
+                table: self.context.table,
+                reply,
+            };
+            if self.context.writer(self.id.partition).try_send(claim).is_ok()
+                && let Ok(claimed) = answer.await
+            {
+                return claimed;
+            }
+            tokio::time::sleep(RETRY.delay(attempt, rand::random())).await;
+        }
+        unreachable!("the attempts never end")
+    }
+
+    /// The partition's watermarks, however long Kafka is away.
+    async fn watermarks(&self) -> Watermarks {
+        for attempt in 0.. {
+            match self
+                .context
+                .probe
+                .watermarks(&self.id.topic, self.id.partition, Duration::from_secs(5))
+                .await
+            {
+                Ok(marks) => return marks,
+                Err(error) => {
+                    self.life.stats().record_error(&format!("no watermarks: {error}"));
+                    tokio::time::sleep(RETRY.delay(attempt, rand::random())).await;
+                }
+            }
+        }
+        unreachable!("the attempts never end")
+    }
+}
+
+/// Where to start reading.
+#[derive(Debug, PartialEq, Eq)]
+enum Resume {
+    At(i64),
+    /// There is nothing before `to` any more.
+    Skip {
+        to: i64,
+    },
+    Halt(String),
+}
+
+/// Compares what the database wants next with what Kafka holds.
+fn resume(next: i64, first_claim: bool, marks: Watermarks, on_gap: OnGap) -> Resume {
+    let Watermarks { low, high } = marks;
+    if next > high {
+        return Resume::Halt(format!(
+            "the tables hold everything up to offset {next}, but the topic ends at {high}: it was truncated or recreated. \
+             Nothing is read until its row in consumer_offsets fits the topic again"
+        ));
+    }
+    if next >= low {
+        return Resume::At(next);
+    }
+    match on_gap {
+        // A topic that is older than this deployment: there is nothing of ours to miss.
+        _ if first_claim && next == 0 => Resume::Skip { to: low },
+        OnGap::Skip => Resume::Skip { to: low },
+        OnGap::Halt => Resume::Halt(format!(
+            "offsets {next} to {low} were deleted from Kafka before they were written. Set kafka.on_gap = \"skip\" to go on behind them, \
+             and raise the topic's retention"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MARKS: Watermarks = Watermarks { low: 10, high: 20 };
+
+    #[test]
+    fn within_the_topic_the_database_decides() {
+        assert_eq!(resume(10, false, MARKS, OnGap::Halt), Resume::At(10));
+        assert_eq!(resume(20, false, MARKS, OnGap::Halt), Resume::At(20));
+    }
+
+    #[test]
+    fn a_topic_that_ends_before_our_offset_halts_whatever_the_policy() {
+        assert!(matches!(resume(21, false, MARKS, OnGap::Skip), Resume::Halt(why) if why.contains("recreated")));
+    }
+
+    #[test]
+    fn deleted_records_halt_or_are_skipped_as_configured() {
+        assert!(matches!(resume(5, false, MARKS, OnGap::Halt), Resume::Halt(why) if why.contains("5 to 10")));
+        assert_eq!(resume(5, false, MARKS, OnGap::Skip), Resume::Skip { to: 10 });
+        assert!(matches!(resume(0, false, MARKS, OnGap::Halt), Resume::Halt(_)));
+    }
+
+    #[test]
+    fn the_first_claim_of_an_old_topic_starts_at_its_beginning() {
+        assert_eq!(resume(0, true, MARKS, OnGap::Halt), Resume::Skip { to: 10 });
+    }
+}

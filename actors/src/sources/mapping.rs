@@ -1,0 +1,331 @@
+//! From a verified request to an event.
+
+use std::borrow::Cow;
+
+use chrono::{DateTime, Utc};
+use hookmill_schema::{Kind, NewEvent, Status};
+
+use super::config::{AmountConfig, MapConfig, MoneyUnit, Places, StatusConfig, TimeConfig, TimeUnit};
+use super::expr::{Exprs, Request};
+use super::tree::Tree;
+use super::{Accepted, HeaderLookup, Received, Refusal, money, time};
+
+/// Longest id in bytes: far above what providers use, far below what an index entry may have (2,704 bytes).
+const LONGEST_ID: usize = 512;
+
+/// The compiled rules of a source.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    tree: Tree,
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    when: Vec<(Exprs, Vec<String>)>,
+    kind: Kind,
+    event_id: Exprs,
+    event_type: Exprs,
+    occurred_at: (Exprs, TimeUnit),
+    order_id: Option<Exprs>,
+    dispute_id: Option<Exprs>,
+    user_id: Exprs,
+    amount: Option<(Exprs, MoneyUnit)>,
+    currency: Option<Exprs>,
+    status: Vec<StatusRule>,
+    version: Option<Exprs>,
+}
+
+#[derive(Debug)]
+struct StatusRule {
+    from: Exprs,
+    map: Vec<(String, Status)>,
+    present: Option<Status>,
+}
+
+impl Mapping {
+    pub(super) fn compile(rules: &[MapConfig]) -> Result<Self, String> {
+        let mut tree = Tree::default();
+        let rules = rules.iter().enumerate().map(|(i, rule)| {
+            Rule::compile(rule, &mut tree).map_err(|why| format!("in its mapping rule {} ({}) {why}", i + 1, rule.kind))
+        });
+        let rules = rules.collect::<Result<_, _>>()?;
+        Ok(Self { tree, rules })
+    }
+
+    pub(super) fn map<H: HeaderLookup + ?Sized>(
+        &self,
+        source: &str,
+        headers: &H,
+        body: &[u8],
+        now: DateTime<Utc>,
+    ) -> Result<Received, Refusal> {
+        let text = std::str::from_utf8(body).map_err(|_| Refusal::NotJson("it is not UTF-8".to_owned()))?;
+        let found = self
+            .tree
+            .read(text)
+            .map_err(|error| Refusal::NotJson(error.to_string()))?;
+        let request = Request { headers, body: &found };
+        match self.rules.iter().find(|rule| rule.fits(&request)) {
+            Some(rule) => rule
+                .event(source, &request, text, now)
+                .map(|event| Received::Accepted(vec![event])),
+            None => {
+                let event_type = self.rules.first().and_then(|rule| rule.event_type.eval(&request));
+                Ok(Received::Ignored {
+                    event_type: event_type.map(Cow::into_owned),
+                })
+            }
+        }
+    }
+}
+
+impl Rule {
+    fn compile(rule: &MapConfig, tree: &mut Tree) -> Result<Self, String> {
+        let mut exprs = |places: &Places| Exprs::compile(places, tree);
+        let mut optional = |places: &Option<Places>| places.as_ref().map(&mut exprs).transpose();
+        let order_id = optional(&rule.order_id)?;
+        let dispute_id = optional(&rule.dispute_id)?;
+        let currency = optional(&rule.currency)?;
+        let version = optional(&rule.version)?;
+        match rule.kind {
+            Kind::Order if order_id.is_none() => return Err("has no order_id".to_owned()),
+            Kind::Dispute if dispute_id.is_none() => return Err("has no dispute_id".to_owned()),
+            Kind::Order | Kind::Dispute => {}
+        }
+        let amount = match &rule.amount {
+            Some(AmountConfig { from, unit }) => Some((exprs(from)?, *unit)),
+            None => None,
+        };
+        if amount.is_some() && currency.is_none() {
+            return Err("has an amount and no currency".to_owned());
+        }
+        let TimeConfig { from, unit } = &rule.occurred_at;
+        let occurred_at = (exprs(from)?, *unit);
+        let when = rule.when.iter().map(|(place, values)| {
+            let values = values.list().into_iter().map(str::to_owned).collect();
+            Ok((exprs(&Places::One(place.clone()))?, values))
+        });
+        let when = when.collect::<Result<_, String>>()?;
+        let status = rule
+            .status
+            .iter()
+            .map(|s| StatusRule::compile(s, rule.kind, &mut exprs))
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            when,
+            kind: rule.kind,
+            event_id: exprs(&rule.event_id)?,
+            event_type: exprs(&rule.event_type)?,
+            occurred_at,
+            order_id,
+            dispute_id,
+            user_id: exprs(&rule.user_id)?,
+            amount,
+            currency,
+            status,
+            version,
+        })
+    }
+
+    fn fits<H: HeaderLookup + ?Sized>(&self, request: &Request<'_, '_, H>) -> bool {
+        self.when.iter().all(|(place, values)| {
+            place
+                .eval(request)
+                .is_some_and(|found| values.iter().any(|value| *value == found))
+        })
+    }
+
+    fn event<H: HeaderLookup + ?Sized>(
+        &self,
+        source: &str,
+        request: &Request<'_, '_, H>,
+        body: &str,
+        now: DateTime<Utc>,
+    ) -> Result<Accepted, Refusal> {
+        let event_id = id("event_id", &self.event_id, request)?;
+        let event_type = id("event_type", &self.event_type, request)?;
+        let user_id = id("user_id", &self.user_id, request)?;
+        let order_id = optional_id("order_id", self.order_id.as_ref(), self.kind == Kind::Order, request)?;
+        let dispute_id = optional_id(
+            "dispute_id",
+            self.dispute_id.as_ref(),
+            self.kind == Kind::Dispute,
+            request,
+        )?;
+        let (places, unit) = &self.occurred_at;
+        let text = wanted("occurred_at", places, request)?;
+        let occurred_at = time::parse(&text, *unit).map_err(|why| unmappable("occurred_at", places, why))?;
+        let currency = match self
+            .currency
+            .as_ref()
+            .and_then(|places| Some((places, places.eval(request)?)))
+        {
+            Some((places, text)) => Some(money::currency(&text).map_err(|why| unmappable("currency", places, why))?),
+            None => None,
+        };
+        let amount_minor = self.amount(currency.as_deref(), request)?;
+        let entity_version = match self
+            .version
+            .as_ref()
+            .and_then(|places| Some((places, places.eval(request)?)))
+        {
+            Some((places, text)) => Some(
+                text.parse()
+                    .map_err(|_| unmappable("version", places, "is no integer of 64 bits"))?,
+            ),
+            None => None,
+        };
+        let (status, word) = self.status(request);
+        let event = NewEvent {
+            source,
+            event_id: &event_id,
+            kind: self.kind,
+            event_type: &event_type,
+            occurred_at,
+            user_id: &user_id,
+            order_id: order_id.as_deref(),
+            dispute_id: dispute_id.as_deref(),
+            status,
+            provider_status: word.as_deref(),
+            amount_minor,
+            currency: currency.as_deref(),
+            entity_version,
+            received_at: now,
+            body,
+        };
+        let value = event.encode().map_err(|error| Refusal::NotJson(error.to_string()))?;
+        Ok(Accepted {
+            kind: self.kind,
+            id: event_id.into_owned(),
+            user_id: user_id.into_owned(),
+            value,
+        })
+    }
+
+    fn amount<H: HeaderLookup + ?Sized>(
+        &self,
+        currency: Option<&str>,
+        request: &Request<'_, '_, H>,
+    ) -> Result<Option<i64>, Refusal> {
+        let Some((places, unit)) = &self.amount else {
+            return Ok(None);
+        };
+        let Some(text) = places.eval(request) else {
+            return Ok(None);
+        };
+        let Some(currency) = currency else {
+            let tried = self.currency.as_ref().map(|c| c.written.clone()).unwrap_or_default();
+            return Err(Refusal::Unmappable {
+                field: "currency",
+                tried,
+                why: "is missing, and there is an amount".to_owned(),
+            });
+        };
+        money::minor(&text, *unit, currency)
+            .map(Some)
+            .map_err(|why| unmappable("amount", places, why))
+    }
+
+    /// The canonical state, and the provider's word: the one that decided, else the first there is.
+    fn status<'a, H: HeaderLookup + ?Sized>(&self, request: &Request<'_, 'a, H>) -> (Status, Option<Cow<'a, str>>) {
+        let first_word = || {
+            let words = self.status.iter().filter(|rule| rule.present.is_none());
+            words
+                .filter_map(|rule| rule.from.eval(request))
+                .find(|word| is_clean(word))
+        };
+        for rule in &self.status {
+            let Some(word) = rule.from.eval(request) else { continue };
+            if let Some((_, status)) = rule.map.iter().find(|(known, _)| *known == word) {
+                return (*status, Some(word));
+            }
+            if let Some(status) = rule.present {
+                return (status, first_word());
+            }
+        }
+        (Status::Unknown, first_word())
+    }
+}
+
+impl StatusRule {
+    fn compile(
+        rule: &StatusConfig,
+        kind: Kind,
+        exprs: &mut impl FnMut(&Places) -> Result<Exprs, String>,
+    ) -> Result<Self, String> {
+        let canonical = |word: &String| {
+            kind.status(word).ok_or_else(|| {
+                let known: Vec<&str> = kind.statuses().iter().map(|s| s.as_str()).collect();
+                format!(
+                    "has the {kind} status {word:?}, which is none: there are {}",
+                    known.join(", ")
+                )
+            })
+        };
+        if rule.map.is_empty() && rule.present.is_none() {
+            return Err("has a status rule with neither `map` nor `present`".to_owned());
+        }
+        let map = rule
+            .map
+            .iter()
+            .map(|(word, status)| Ok((word.clone(), canonical(status)?)));
+        Ok(Self {
+            from: exprs(&rule.from)?,
+            map: map.collect::<Result<_, String>>()?,
+            present: rule.present.as_ref().map(canonical).transpose()?,
+        })
+    }
+}
+
+fn unmappable(field: &'static str, places: &Exprs, why: impl Into<String>) -> Refusal {
+    Refusal::Unmappable {
+        field,
+        tried: places.written.clone(),
+        why: why.into(),
+    }
+}
+
+fn wanted<'a, H: HeaderLookup + ?Sized>(
+    field: &'static str,
+    places: &Exprs,
+    request: &Request<'_, 'a, H>,
+) -> Result<Cow<'a, str>, Refusal> {
+    places
+        .eval(request)
+        .ok_or_else(|| unmappable(field, places, "is missing"))
+}
+
+fn id<'a, H: HeaderLookup + ?Sized>(
+    field: &'static str,
+    places: &Exprs,
+    request: &Request<'_, 'a, H>,
+) -> Result<Cow<'a, str>, Refusal> {
+    let text = wanted(field, places, request)?;
+    if is_clean(&text) {
+        Ok(text)
+    } else {
+        Err(unmappable(
+            field,
+            places,
+            format!("is longer than {LONGEST_ID} bytes, or has control characters"),
+        ))
+    }
+}
+
+fn optional_id<'a, H: HeaderLookup + ?Sized>(
+    field: &'static str,
+    places: Option<&Exprs>,
+    required: bool,
+    request: &Request<'_, 'a, H>,
+) -> Result<Option<Cow<'a, str>>, Refusal> {
+    match places {
+        Some(places) if required || places.eval(request).is_some() => id(field, places, request).map(Some),
+        Some(_) | None => Ok(None),
+    }
+}
+
+/// What may stand in an id or a state: short, and without control characters (Postgres' text has no NUL).
+fn is_clean(text: &str) -> bool {
+    text.len() <= LONGEST_ID && !text.chars().any(char::is_control)
+}

@@ -1,0 +1,109 @@
+use super::*;
+
+fn sample(body: &str) -> NewEvent<'_> {
+    NewEvent {
+        source: "stripe",
+        event_id: "evt_\"1\"",
+        kind: Kind::Order,
+        event_type: "checkout.session.completed",
+        occurred_at: DateTime::from_timestamp(1_760_000_000, 123_000_000).expect("a time"),
+        user_id: "u1",
+        order_id: Some("o1"),
+        dispute_id: None,
+        status: Status::Paid,
+        provider_status: Some("complété"),
+        amount_minor: Some(9_007_199_254_740_993),
+        currency: Some("EUR"),
+        entity_version: None,
+        received_at: DateTime::from_timestamp(1_760_000_001, 0).expect("a time"),
+        body,
+    }
+}
+
+fn record(value: &[u8]) -> Record {
+    Record::new(3, Some(5), Some(b"u1"), Some(value), std::iter::empty())
+}
+
+fn refused(value: &str) -> DecodeError {
+    Event::decode(record(value.as_bytes()), Kind::Order)
+        .expect_err("it is no event")
+        .1
+}
+
+#[test]
+fn what_is_encoded_is_read_back_and_the_body_is_exact() {
+    for body in [
+        "{\"n\": 12345678901234567890.10, \"s\":\"\\u0000\"}",
+        " \n{\"a\":1}\r\n",
+        "[]",
+        "\"text\"",
+    ] {
+        let value = sample(body).encode().expect("it encodes");
+        let event = Event::decode(record(&value), Kind::Order).expect("it decodes");
+        assert_eq!(event.payload(), body.as_bytes());
+        assert_eq!(event.event_id(), "evt_\"1\"");
+        assert_eq!(
+            (event.source(), event.user_id(), event.order_id(), event.dispute_id()),
+            ("stripe", "u1", Some("o1"), None)
+        );
+        assert_eq!(
+            (event.status(), event.provider_status()),
+            (Status::Paid, Some("complété"))
+        );
+        assert_eq!(event.amount_minor(), Some(9_007_199_254_740_993));
+        assert_eq!(event.occurred_at_us(), 1_760_000_000_123_000);
+        assert_eq!(event.received_at_us(), 1_760_000_001_000_000);
+    }
+}
+
+#[test]
+fn an_event_of_another_encoder_has_data_without_the_space_around_it() {
+    let value = String::from_utf8(sample("{}").encode().expect("it encodes")).expect("JSON is UTF-8");
+    let spaced = value.replace(",\"data\":{}", ", \"data\": {\"x\": 1} , \"extra\": 1");
+    let event = Event::decode(record(spaced.as_bytes()), Kind::Order).expect("it decodes");
+    assert_eq!(event.payload(), b"{\"x\": 1}");
+}
+
+#[test]
+fn what_is_no_event_is_refused_with_the_attribute() {
+    let value = String::from_utf8(sample("{}").encode().expect("it encodes")).expect("JSON is UTF-8");
+    assert!(matches!(refused("nonsense"), DecodeError::NotJson(_)));
+    assert!(matches!(refused("[]"), DecodeError::NotJson(_)));
+    assert_eq!(
+        refused(&value.replace("\"userid\":\"u1\"", "\"userid\":\"\"")),
+        DecodeError::Missing("userid")
+    );
+    assert_eq!(
+        refused(&value.replace("orderid", "other")),
+        DecodeError::Missing("orderid")
+    );
+    assert_eq!(
+        refused(&value.replace(",\"data\":{}", "")),
+        DecodeError::Missing("data")
+    );
+    for (from, to, attribute) in [
+        ("2025-10-09T", "yesterday", "time"),
+        ("\"9007199254740993\"", "\"1.5\"", "amountminor"),
+        ("\"1.0\"", "\"0.3\"", "specversion"),
+        ("\"kind\":\"order\"", "\"kind\":\"dispute\"", "kind"),
+    ] {
+        let wrong = value.replace(from, to);
+        assert_ne!(wrong, value, "{from} is not in {value}");
+        assert!(
+            matches!(refused(&wrong), DecodeError::Wrong { attribute: a, .. } if a == attribute),
+            "{attribute}"
+        );
+    }
+    let tombstone = Record::new(1, None, Some(b"u"), None, std::iter::empty());
+    assert_eq!(
+        Event::decode(tombstone, Kind::Order).expect_err("no value").1,
+        DecodeError::NoValue
+    );
+}
+
+#[test]
+fn the_record_comes_back_untouched_from_a_refusal() {
+    let before = record(b"nonsense");
+    let (after, _) = Event::decode(before.clone(), Kind::Order).expect_err("it is no event");
+    assert!(before == after);
+}

@@ -1,0 +1,58 @@
+//! Bringing a shard's tables up to date.
+
+use diesel_async::AsyncPgConnection;
+use diesel_async::SimpleAsyncConnection;
+use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+
+use crate::error::ShardError;
+use crate::shard::{self, ConnectSettings};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
+
+/// Applies what is pending on the shard at `url`, under a lock that lets one process do it and the others wait. Returns
+/// the names of what this call applied.
+pub async fn run(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, ShardError> {
+    let mut connection = shard::connect_upkeep(url, settings).await?;
+    // A migration of a large table may take its time, and so may the process that is doing it now.
+    connection
+        .batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'; SELECT pg_advisory_lock(hashtext('hookmill:migrations'))")
+        .await?;
+    harness(connection, |harness| {
+        let applied = harness.run_pending_migrations(MIGRATIONS)?;
+        Ok(applied.iter().map(ToString::to_string).collect())
+    })
+    .await
+}
+
+/// The names of what [`run`] would apply.
+pub async fn pending(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, ShardError> {
+    let connection = shard::connect_upkeep(url, settings).await?;
+    harness(connection, |harness| {
+        let pending = harness.pending_migrations(MIGRATIONS)?;
+        Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
+    })
+    .await
+}
+
+type Harness = AsyncConnectionWrapper<AsyncPgConnection>;
+type Names = diesel::migration::Result<Vec<String>>;
+
+/// diesel's migrations are synchronous, so they run on a thread that may block. The lock goes with the connection.
+async fn harness(
+    connection: AsyncPgConnection,
+    work: impl FnOnce(&mut Harness) -> Names + Send + 'static,
+) -> Result<Vec<String>, ShardError> {
+    let done =
+        tokio::task::spawn_blocking(move || work(&mut Harness::from(connection)).map_err(|error| error.to_string()))
+            .await;
+    match done {
+        Ok(Ok(names)) => Ok(names),
+        Ok(Err(why)) => Err(ShardError {
+            class: crate::error::ErrorClass::Schema,
+            sqlstate: None,
+            message: why,
+        }),
+        Err(error) => Err(ShardError::connection(format!("the migration's thread ended: {error}"))),
+    }
+}

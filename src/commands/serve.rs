@@ -1,0 +1,191 @@
+//! `hookmill serve`: proves that everything fits, starts the tree, and stops it in time.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use hookmill_actors::kafka::Probe;
+use hookmill_actors::pipeline::{Pipeline, PipelineSettings};
+use hookmill_actors::supervision::Exit;
+use hookmill_schema::shard::{self, Pool};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info, warn};
+
+use super::{check, migrate, topics};
+use crate::config::Config;
+use crate::telemetry;
+
+/// Exit code when the tree gave up: whoever runs the process should start it again (sysexits' EX_SOFTWARE).
+const GAVE_UP: u8 = 70;
+/// Exit code when stopping took too long.
+const TOO_SLOW: u8 = 75;
+
+/// `hookmill serve`.
+pub fn run(config: Config) -> Result<ExitCode> {
+    telemetry::start(&config.log)?;
+    hookmill_actors::enable_failpoints();
+    info!(config = %redacted(&config), "starting");
+    actix::System::new().block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let prepared = tokio::select! {
+        prepared = prepare(&config) => prepared?,
+        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
+        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+    };
+    let timeout = config.shutdown.timeout;
+    let (settings, probe, pools) = prepared;
+    let mut pipeline = Pipeline::start(settings, probe, pools);
+    tokio::select! {
+        exit = pipeline.ended() => {
+            error!(reason = %exit, "the actors gave up; exiting so that this process can be started afresh");
+            return Ok(ExitCode::from(GAVE_UP));
+        }
+        _ = terminate.recv() => info!("SIGTERM: finishing what is in flight"),
+        _ = interrupt.recv() => info!("Ctrl-C: finishing what is in flight"),
+    }
+    pipeline.stop();
+    Ok(match tokio::time::timeout(timeout, pipeline.ended()).await {
+        Ok(Exit::Stopped) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Ok(exit) => {
+            error!(reason = %exit, "failed while stopping");
+            ExitCode::from(GAVE_UP)
+        }
+        Err(_) => {
+            error!(
+                timeout_s = timeout.as_secs(),
+                "stopping took longer than shutdown.timeout; what was in flight is resumed by the next owner"
+            );
+            ExitCode::from(TOO_SLOW)
+        }
+    })
+}
+
+/// Everything that can be wrong is found here, before anything listens.
+async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)> {
+    let sources = config.sources()?;
+    let (window_past, window_future) = config.event_window()?;
+    let shard_urls = config.shard_urls()?;
+    let (probe, cluster) = topics::reach(config).await?;
+    ensure_topics(config, &probe).await?;
+    if config.postgres.migrate_on_start {
+        for (shard, applied) in migrate::migrate(config).await?.into_iter().enumerate() {
+            if !applied.is_empty() {
+                info!(shard, ?applied, "migrated");
+            }
+        }
+    }
+    let connect = config.connect();
+    let mut pools = Vec::new();
+    for (index, url) in shard_urls.iter().enumerate() {
+        let mut connection = shard::connect_upkeep(url, &connect).await.with_context(|| {
+            format!("shard {index} (postgres.shard_urls) cannot be reached: check that it runs, and its URL")
+        })?;
+        let identity = check::identity(config, index, shard_urls.len(), &cluster);
+        shard::check_or_record_identity(&mut connection, &identity)
+            .await
+            .with_context(|| {
+                format!("shard {index} (postgres.shard_urls) is not what this configuration takes it for")
+            })?;
+        pools.push(shard::pool(url, &connect));
+    }
+    if let Some(warning) = check::co_location_warning(config, shard_urls.len()) {
+        warn!("{warning}");
+    }
+    let settings = PipelineSettings {
+        instance: instance_name(),
+        services: config.services,
+        ingest: config.ingest.clone(),
+        admin_listen: config.admin.listen,
+        admin_token: config.admin_token()?,
+        kafka: config.kafka.clone(),
+        orders: config.topics.orders.clone(),
+        disputes: config.topics.disputes.clone(),
+        on_gap: config.topics.on_gap,
+        shard_urls,
+        lanes: config.postgres.lanes,
+        connect,
+        writers: config.writers,
+        supervision: config.supervision,
+        ahead_months: config.events.ahead_months,
+        window_past,
+        window_future,
+        shutdown_timeout: config.shutdown.timeout,
+        sources,
+    };
+    // A port that is taken is the most common mistake of all; said here, nothing half-started stays.
+    for (key, listen) in [
+        ("admin.listen", config.admin.listen),
+        ("ingest.listen", config.ingest.listen),
+    ] {
+        if key == "ingest.listen" && !config.services.ingest {
+            continue;
+        }
+        if let Err(error) = std::net::TcpListener::bind(listen) {
+            bail!(
+                "{key} = {listen} cannot be listened on ({error}): stop what listens there, or set HOOKMILL_{}",
+                key.to_uppercase().replace('.', "__")
+            );
+        }
+    }
+    Ok((settings, probe, pools))
+}
+
+async fn ensure_topics(config: &Config, probe: &Probe) -> Result<()> {
+    if config.kafka.create_topics {
+        let created = topics::create_missing(config).await?;
+        if !created.is_empty() {
+            info!(?created, "topics created");
+        }
+    }
+    let findings = if config.kafka.create_topics {
+        topics::settled(config, probe).await?
+    } else {
+        topics::examine(config, probe).await?
+    };
+    for (topic, finding) in findings {
+        if let Some(why) = topics::explain(config, &topic, &finding) {
+            bail!(why);
+        }
+    }
+    Ok(())
+}
+
+/// Names this process among its peers: host, process, and a number that tells a restart with the same process id apart.
+fn instance_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let since_epoch = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    format!(
+        "{}-{}-{:08x}",
+        host.trim(),
+        std::process::id(),
+        since_epoch.as_millis() as u32
+    )
+}
+
+/// What is said of the configuration at start: secrets are references there, and URLs may hold passwords, so these are left out.
+fn redacted(config: &Config) -> String {
+    let sources: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
+    format!(
+        "services {:?}; ingest {}; admin {}; kafka {}; topics {} ({}), {} ({}); {} shard references, {} lanes; sources {}",
+        config.services,
+        config.ingest.listen,
+        config.admin.listen,
+        config.kafka.brokers,
+        config.topics.orders.name,
+        config.topics.orders.partitions,
+        config.topics.disputes.name,
+        config.topics.disputes.partitions,
+        config.postgres.shard_urls.len(),
+        config.postgres.lanes,
+        sources.join(", ")
+    )
+}

@@ -1,0 +1,351 @@
+//! The configuration: config.toml, then the environment (`HOOKMILL_<SECTION>__<KEY>`), then what the commands resolve
+//! of it. Settings live beside the actors that use them; here is only how they come together.
+
+use std::fmt::Write as _;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use chrono::TimeDelta;
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use hookmill_actors::http::{AdminSettings, IngestSettings};
+use hookmill_actors::kafka::{KafkaSettings, TopicSettings, dead_letter_topic};
+use hookmill_actors::partition_consumer::OnGap;
+use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
+use hookmill_actors::secret::SecretRef;
+use hookmill_actors::sources::{SourceConfig, Sources};
+use hookmill_schema::ConnectSettings;
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Deserializer};
+
+use crate::telemetry::LogSettings;
+
+/// All of config.toml.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default)]
+    pub services: Services,
+    #[serde(default)]
+    pub ingest: IngestSettings,
+    #[serde(default)]
+    pub admin: AdminSettings,
+    #[serde(default)]
+    pub kafka: KafkaSettings,
+    #[serde(default)]
+    pub topics: Topics,
+    pub postgres: PostgresSettings,
+    #[serde(default)]
+    pub events: EventSettings,
+    #[serde(default)]
+    pub writers: WriterSettings,
+    #[serde(default)]
+    pub supervision: SupervisionSettings,
+    #[serde(default)]
+    pub shutdown: ShutdownSettings,
+    #[serde(default)]
+    pub log: LogSettings,
+    #[serde(default)]
+    pub sources: Vec<SourceConfig>,
+}
+
+/// `[topics]`: what is read and written, and what to do when Kafka lost some of it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Topics {
+    pub orders: TopicSettings,
+    pub disputes: TopicSettings,
+    pub on_gap: OnGap,
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Self {
+            orders: TopicSettings {
+                name: "orders.webhooks".to_owned(),
+                partitions: 12,
+            },
+            disputes: TopicSettings {
+                name: "disputes.webhooks".to_owned(),
+                partitions: 6,
+            },
+            on_gap: OnGap::Halt,
+        }
+    }
+}
+
+impl Topics {
+    /// The topics of events and their dead-letter topics.
+    pub fn all(&self) -> Vec<TopicSettings> {
+        let buried = |t: &TopicSettings| TopicSettings {
+            name: dead_letter_topic(&t.name),
+            partitions: t.partitions,
+        };
+        vec![
+            self.orders.clone(),
+            self.disputes.clone(),
+            buried(&self.orders),
+            buried(&self.disputes),
+        ]
+    }
+}
+
+/// `[postgres]`: the shards.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresSettings {
+    /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
+    #[serde(deserialize_with = "one_or_many")]
+    pub shard_urls: Vec<String>,
+    /// Writers, and so connections that write, for each shard.
+    #[serde(default = "two")]
+    pub lanes: NonZero<usize>,
+    /// Whether `hookmill serve` migrates the shards first.
+    #[serde(default = "yes")]
+    pub migrate_on_start: bool,
+    /// How long connecting may take.
+    #[serde(default = "five_seconds", with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// After this the server gives up a statement.
+    #[serde(default = "thirty_seconds", with = "humantime_serde")]
+    pub statement_timeout: Duration,
+    /// How long a statement may wait for a lock.
+    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    pub lock_timeout: Duration,
+}
+
+fn two() -> NonZero<usize> {
+    const { NonZero::new(2).unwrap() }
+}
+fn yes() -> bool {
+    true
+}
+fn five_seconds() -> Duration {
+    Duration::from_secs(5)
+}
+fn ten_seconds() -> Duration {
+    Duration::from_secs(10)
+}
+fn thirty_seconds() -> Duration {
+    Duration::from_secs(30)
+}
+
+fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMany {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match OneOrMany::deserialize(input)? {
+        OneOrMany::One(value) => vec![value],
+        OneOrMany::Many(values) => values,
+    })
+}
+
+/// `[events]`: the partitions of the event tables.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EventSettings {
+    /// Months made ahead of the present one.
+    pub ahead_months: u32,
+    /// How old an event may be for its partition to be made on demand.
+    #[serde(with = "humantime_serde")]
+    pub window_past: Duration,
+    /// How far ahead of now an event may be for its partition to be made on demand.
+    #[serde(with = "humantime_serde")]
+    pub window_future: Duration,
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        const DAY: u64 = 24 * 3600;
+        Self {
+            ahead_months: 2,
+            window_past: Duration::from_secs(3650 * DAY),
+            window_future: Duration::from_secs(62 * DAY),
+        }
+    }
+}
+
+/// `[shutdown]`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ShutdownSettings {
+    /// How long stopping may take before the process ends anyway, with an error.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+}
+
+impl Default for ShutdownSettings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+impl Config {
+    /// Reads `path` and the environment. The error names the key, where it stands, and what would be right.
+    pub fn load(path: &Path) -> Result<Self> {
+        if !path.is_file() {
+            bail!(
+                "there is no configuration at {}: name it with --config, or start from the config.toml of the distribution",
+                path.display()
+            );
+        }
+        let figment = Figment::new().merge(Toml::file_exact(path)).merge(
+            Env::prefixed("HOOKMILL_")
+                .filter(|key| key.as_str().contains("__"))
+                .split("__"),
+        );
+        let config: Config = figment
+            .extract()
+            .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
+        config
+            .validate()
+            .with_context(|| format!("the configuration in {} cannot be used", path.display()))?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.kafka.validate().map_err(anyhow::Error::msg)?;
+        for (key, topic) in [("orders", &self.topics.orders), ("disputes", &self.topics.disputes)] {
+            if topic.partitions < 1 {
+                bail!("topics.{key}.partitions = {}: a topic has at least 1", topic.partitions);
+            }
+        }
+        if self.topics.orders.name == self.topics.disputes.name {
+            bail!(
+                "topics.orders.name and topics.disputes.name are both {:?}: they need a topic each",
+                self.topics.orders.name
+            );
+        }
+        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
+            bail!(
+                "admin.listen = {} is not loopback and admin.token is not set: set it, for example to \"env:HOOKMILL_ADMIN_TOKEN\"",
+                self.admin.listen
+            );
+        }
+        if self.writers.batch_rows == 0 || self.writers.batch_bytes == 0 || self.writers.statement_rows == 0 {
+            bail!("the settings in [writers] must be above 0");
+        }
+        let Services {
+            ingest,
+            orders,
+            disputes,
+        } = self.services;
+        if !(ingest || orders || disputes) {
+            bail!("[services] switches everything off: switch at least one of ingest, orders and disputes on");
+        }
+        Ok(())
+    }
+
+    /// The shards' URLs with their references resolved.
+    pub fn shard_urls(&self) -> Result<Vec<Arc<str>>> {
+        let mut urls = Vec::new();
+        for entry in &self.postgres.shard_urls {
+            let value = if entry.starts_with("env:") || entry.starts_with("file:") {
+                let reference: SecretRef = entry.parse().context("postgres.shard_urls")?;
+                reference.resolve().context("postgres.shard_urls")?
+            } else {
+                SecretString::from(entry.as_str())
+            };
+            urls.extend(
+                value
+                    .expose_secret()
+                    .split(',')
+                    .map(str::trim)
+                    .filter(|url| !url.is_empty())
+                    .map(Arc::<str>::from),
+            );
+        }
+        if urls.is_empty() {
+            bail!("postgres.shard_urls names no shard: give one URL for each, in their order");
+        }
+        if let Some(wrong) = urls
+            .iter()
+            .position(|url| !url.starts_with("postgres://") && !url.starts_with("postgresql://"))
+        {
+            bail!("postgres.shard_urls: shard {wrong} has no URL like postgres://user@host:port/database");
+        }
+        Ok(urls)
+    }
+
+    /// The time-outs of a shard's connections.
+    pub fn connect(&self) -> ConnectSettings {
+        ConnectSettings {
+            connect_timeout: self.postgres.connect_timeout,
+            statement_timeout: self.postgres.statement_timeout,
+            lock_timeout: self.postgres.lock_timeout,
+            ..ConnectSettings::default()
+        }
+    }
+
+    /// The admin token. On loopback nobody needs it.
+    pub fn admin_token(&self) -> Result<Option<SecretString>> {
+        if self.admin.listen.ip().is_loopback() {
+            return Ok(None);
+        }
+        self.admin
+            .token
+            .as_ref()
+            .map(|token| token.resolve().context("admin.token"))
+            .transpose()
+    }
+
+    /// The sources, with their secrets.
+    pub fn sources(&self) -> Result<Sources> {
+        Ok(Sources::compile(self.sources.clone())?)
+    }
+
+    /// Where event partitions are made on demand, before and after now.
+    pub fn event_window(&self) -> Result<(TimeDelta, TimeDelta)> {
+        let past = TimeDelta::from_std(self.events.window_past).context("events.window_past is too long")?;
+        let future = TimeDelta::from_std(self.events.window_future).context("events.window_future is too long")?;
+        Ok((past, future))
+    }
+}
+
+/// All that is wrong in one message: key, place, what is wrong.
+fn explain(path: &Path, errors: figment::Error) -> String {
+    let mut text = String::new();
+    for error in errors {
+        let key = error.path.join(".");
+        let place = match error.metadata.as_ref().and_then(|m| m.source.as_ref()) {
+            Some(figment::Source::File(file)) => relative(file).display().to_string(),
+            Some(_) | None => match error.metadata.as_ref() {
+                Some(m) if m.name.contains("environment") => {
+                    format!("the environment (HOOKMILL_{})", key.to_uppercase().replace('.', "__"))
+                }
+                _ => path.display().to_string(),
+            },
+        };
+        let separator = if text.is_empty() { "" } else { "\n" };
+        let subject = if key.is_empty() {
+            String::new()
+        } else {
+            format!("{key}: ")
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "{separator}{subject}{} (in {place}); the commented config.toml of the distribution explains every key",
+            error.kind
+        );
+    }
+    text
+}
+
+fn relative(file: &Path) -> PathBuf {
+    std::env::current_dir()
+        .ok()
+        .and_then(|here| file.strip_prefix(here).ok().map(Path::to_path_buf))
+        .unwrap_or_else(|| file.to_path_buf())
+}
+
+#[cfg(test)]
+mod tests;
