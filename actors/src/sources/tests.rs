@@ -214,7 +214,7 @@ fn the_samples_map_to_the_canonical_states() {
             "dispute",
             "under_review",
             Some("1150"),
-            Some("USD"),
+            Some("CAD"),
         ),
         ("square-order.created.json", "order", "pending", None, None),
         ("square-order.updated.json", "order", "pending", None, None),

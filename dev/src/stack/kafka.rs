@@ -1,0 +1,144 @@
+//! Kafka brokers in KRaft mode, each broker and controller at once.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+
+use super::{free_ports, local, proxy_before, until_ready};
+use crate::fetch::Programs;
+use crate::process::{Process, Program};
+use crate::proxy::Proxy;
+
+/// A broker and the proxy before it.
+#[derive(Debug)]
+pub struct Broker {
+    process: Process,
+    port: u16,
+    proxy: Proxy,
+}
+
+/// Any id will do; it only must be the same for the brokers of one cluster.
+fn cluster_id() -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
+}
+
+/// Starts a cluster of a broker for every three ports.
+pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Broker>> {
+    let id_file = dir.join("kafka-cluster-id");
+    let id = match std::fs::read_to_string(&id_file) {
+        Ok(id) => id,
+        Err(_) => {
+            let id = cluster_id();
+            std::fs::write(&id_file, &id)?;
+            id
+        }
+    };
+    let saved = dir.join("kafka-ports");
+    // Data that is there already knows its controllers by their ports.
+    let ports: Vec<u16> = match std::fs::read_to_string(&saved) {
+        Ok(text) => text.split_whitespace().map(str::parse).collect::<Result<_, _>>().context("kafka-ports")?,
+        Err(_) => ports.to_vec(),
+    };
+    std::fs::write(&saved, ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "))?;
+    let brokers = ports.len() / 3;
+    let voters: Vec<String> = (0..brokers).map(|i| format!("{}@127.0.0.1:{}", i + 1, ports[i * 3 + 2])).collect();
+    let voters = voters.join(",");
+    try_join_all((0..brokers).map(|i| {
+        let (id, voters, ports) = (&id, &voters, &ports[i * 3..i * 3 + 3]);
+        async move { one(programs, dir, i, brokers, id, voters, ports).await }
+    }))
+    .await
+}
+
+async fn one(programs: &Programs, dir: &Path, i: usize, brokers: usize, id: &str, voters: &str, ports: &[u16]) -> Result<Broker> {
+    let [port, inner, controller] = *ports else { bail!("a broker needs three ports") };
+    let data = dir.join(format!("kafka-{i}"));
+    let proxy_port = free_ports(1)?[0];
+    let config = dir.join(format!("kafka-{i}.properties"));
+    let in_sync = if brokers == 3 { 2 } else { 1 };
+    std::fs::write(
+        &config,
+        format!(
+            "process.roles=broker,controller
+node.id={node}
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
+listener.security.protocol.map=DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=DIRECT
+log.dirs={data}
+auto.create.topics.enable=false
+num.partitions=1
+default.replication.factor={brokers}
+min.insync.replicas={in_sync}
+offsets.topic.replication.factor={brokers}
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor={brokers}
+transaction.state.log.min.isr={in_sync}
+share.coordinator.state.topic.replication.factor={brokers}
+share.coordinator.state.topic.min.isr={in_sync}
+group.initial.rebalance.delay.ms=0
+log.segment.bytes=67108864
+num.network.threads=2
+num.io.threads=4
+num.recovery.threads.per.data.dir=2
+",
+            node = i + 1,
+            data = data.display(),
+        ),
+    )?;
+    let log = dir.join("logs").join(format!("kafka-{i}.log"));
+    if !data.join("meta.properties").exists() {
+        let mut format = Command::new("java");
+        format.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp", &programs.class_path]);
+        format.args(["kafka.tools.StorageTool", "format", "-t", id, "-c"]).arg(&config);
+        let output = tokio::task::spawn_blocking(move || format.output()).await?.context("java cannot be started: install a JDK of 17 or later")?;
+        if !output.status.success() {
+            bail!("Kafka's storage cannot be formatted: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    let heap = if brokers == 1 { "-Xmx512m" } else { "-Xmx384m" };
+    let mut program = Program::new(format!("kafka-{i}"), "java", log);
+    program = program.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xms128m", heap, "-cp", &programs.class_path, "kafka.Kafka"]);
+    program.args.push(config.into());
+    let process = Process::spawn(program)?;
+    let proxy = proxy_before(proxy_port, inner).await?;
+    let broker = Broker { process, port, proxy };
+    broker.ready().await?;
+    Ok(broker)
+}
+
+impl Broker {
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        local(self.port)
+    }
+
+    /// The proxy before it.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// Waits until it takes connections; it listens only once it has its part of the cluster's metadata.
+    pub async fn ready(&self) -> Result<()> {
+        let address = self.address();
+        until_ready(&self.process, Duration::from_secs(60), async || tokio::net::TcpStream::connect(address).await.is_ok()).await
+    }
+
+    /// Starts it again with its data, and waits for it.
+    pub async fn restart(&self) -> Result<()> {
+        self.process.restart()?;
+        self.ready().await
+    }
+}

@@ -1,0 +1,142 @@
+//! Postgres servers. They keep fsync on: a killed one must lose nothing.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures_util::future::try_join_all;
+use nix::sys::signal::Signal;
+use nix::unistd::Uid;
+use tokio_postgres::NoTls;
+
+use super::{free_ports, local, proxy_before, until_ready};
+use crate::fetch::{Programs, UNPRIVILEGED, reachable_by_others};
+use crate::process::{Process, Program};
+use crate::proxy::Proxy;
+
+/// A shard's server and the proxy before it.
+#[derive(Debug)]
+pub struct Shard {
+    process: Process,
+    port: u16,
+    proxy: Proxy,
+}
+
+pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Shard>> {
+    try_join_all(ports.iter().enumerate().map(|(i, port)| one(programs, dir, i, *port))).await
+}
+
+async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Shard> {
+    let user = Uid::effective().is_root().then_some(UNPRIVILEGED);
+    let home = data_home(dir, user.is_some())?;
+    let data = home.join(format!("shard-{i}"));
+    let log = dir.join("logs").join(format!("shard-{i}.log"));
+    let bin = programs.postgres.join("bin");
+    if !data.join("PG_VERSION").exists() {
+        std::fs::create_dir_all(&data)?;
+        std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
+        if let Some(user) = user {
+            chown(&data, Some(user), Some(user))?;
+        }
+        let mut init = Program::new(format!("initdb-{i}"), bin.join("initdb"), log.clone());
+        init = init.args(["-U", "hookmill", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions", "-D"]);
+        init.args.push(data.clone().into());
+        init.user = user;
+        let init = Process::spawn(init)?;
+        match init.wait(Duration::from_secs(60)).await {
+            Some(status) if status.success() => {}
+            _ => return Err(init.obituary()).context("a shard cannot be set up"),
+        }
+    }
+    let mut program = Program::new(format!("shard-{i}"), bin.join("postgres"), log);
+    program.args.extend(["-D".into(), data.into_os_string(), "-p".into(), port.to_string().into()]);
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        "unix_socket_directories=",
+        "shared_buffers=128MB",
+        "max_connections=200",
+        "max_wal_size=2GB",
+        "timezone=UTC",
+        "log_min_messages=warning",
+    ] {
+        program = program.args(["-c", setting]);
+    }
+    program.user = user;
+    // "Fast": ends sessions and stops in good order.
+    program.stop_signal = Signal::SIGINT;
+    let process = Process::spawn(program)?;
+    let proxy = proxy_before(free_ports(1)?[0], port).await?;
+    let shard = Shard { process, port, proxy };
+    shard.ready().await?;
+    let exists = shard.query_one("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'hookmill'").await?;
+    if exists == 0 {
+        shard.execute("postgres", "CREATE DATABASE hookmill").await?;
+    }
+    Ok(shard)
+}
+
+/// The data's folder: `dir`, unless the user that Postgres runs as cannot come there.
+fn data_home(dir: &Path, other_user: bool) -> Result<PathBuf> {
+    if !other_user || reachable_by_others(dir) {
+        return Ok(dir.to_owned());
+    }
+    let name: String = dir.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let home = std::env::temp_dir().join(format!("hookmill-data{name}"));
+    std::fs::create_dir_all(&home)?;
+    if !reachable_by_others(&home) {
+        bail!("Postgres must not run as root, and no other user can reach {}: choose another --dir", home.display());
+    }
+    Ok(home)
+}
+
+impl Shard {
+    /// Its process.
+    pub fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The proxy before it.
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy
+    }
+
+    /// The URL of one of its databases.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://hookmill@{}/{database}", local(self.port))
+    }
+
+    /// The same by way of the proxy.
+    pub fn proxied_url(&self, database: &str) -> String {
+        format!("postgres://hookmill@{}/{database}", self.proxy.address())
+    }
+
+    /// A connection for tests and set-up.
+    pub async fn connect(&self, database: &str) -> Result<tokio_postgres::Client> {
+        let (client, connection) = tokio_postgres::connect(&self.url(database), NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Runs a statement.
+    pub async fn execute(&self, database: &str, sql: &str) -> Result<()> {
+        self.connect(database).await?.batch_execute(sql).await.with_context(|| sql.to_owned())
+    }
+
+    /// The one number that a query answers with.
+    pub async fn query_one(&self, database: &str, sql: &str) -> Result<i64> {
+        let row = self.connect(database).await?.query_one(sql, &[]).await.with_context(|| sql.to_owned())?;
+        Ok(row.try_get(0)?)
+    }
+
+    /// Waits until it takes queries; after a crash that is when it has recovered.
+    pub async fn ready(&self) -> Result<()> {
+        until_ready(&self.process, Duration::from_secs(60), async || self.connect("postgres").await.is_ok()).await
+    }
+
+    /// Starts it again with its data, and waits for it.
+    pub async fn restart(&self) -> Result<()> {
+        self.process.restart()?;
+        self.ready().await
+    }
+}
