@@ -275,7 +275,7 @@ fn resume(next: i64, first_claim: bool, marks: Watermarks, on_gap: OnGap) -> Res
         _ if first_claim && next == 0 => Resume::Skip { to: low },
         OnGap::Skip => Resume::Skip { to: low },
         OnGap::Halt => Resume::Halt(format!(
-            "offsets {next} to {low} were deleted from Kafka before they were written. Set kafka.on_gap = \"skip\" to go on behind them, \
+            "offsets {next} to {low} were deleted from Kafka before they were written. Set topics.on_gap = \"skip\" to go on behind them, \
              and raise the topic's retention"
         )),
     }

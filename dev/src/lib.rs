@@ -5,6 +5,5 @@
 pub mod fetch;
 pub mod process;
 pub mod proxy;
-pub mod run;
 pub mod send;
 pub mod stack;
