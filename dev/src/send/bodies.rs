@@ -12,7 +12,11 @@ fn life(entity: &Entity) -> &'static [Step] {
     match (entity.source, entity.dispute) {
         ("stripe", false) => &[
             ("payment_intent.created", "requires_payment_method", "pending"),
-            ("payment_intent.amount_capturable_updated", "requires_capture", "authorized"),
+            (
+                "payment_intent.amount_capturable_updated",
+                "requires_capture",
+                "authorized",
+            ),
             ("payment_intent.succeeded", "succeeded", "paid"),
             ("checkout.session.completed", "paid", "paid"),
             ("charge.refunded", "true", "refunded"),
@@ -28,7 +32,11 @@ fn life(entity: &Entity) -> &'static [Step] {
             ("orders/paid", "paid", "paid"),
             ("orders/fulfilled", "paid", "fulfilled"),
         ],
-        ("shopify", true) => &[("disputes/create", "needs_response", "needs_response"), ("disputes/update", "under_review", "under_review"), ("disputes/update", "lost", "lost")],
+        ("shopify", true) => &[
+            ("disputes/create", "needs_response", "needs_response"),
+            ("disputes/update", "under_review", "under_review"),
+            ("disputes/update", "lost", "lost"),
+        ],
         ("square", false) => &[
             ("order.created", "OPEN", "pending"),
             ("payment.created", "APPROVED", "authorized"),
@@ -40,7 +48,11 @@ fn life(entity: &Entity) -> &'static [Step] {
             ("dispute.state.updated", "PROCESSING", "under_review"),
             ("dispute.state.updated", "WON", "won"),
         ],
-        ("razorpay", false) => &[("payment.authorized", "authorized", "authorized"), ("payment.captured", "captured", "paid"), ("order.paid", "paid", "paid")],
+        ("razorpay", false) => &[
+            ("payment.authorized", "authorized", "authorized"),
+            ("payment.captured", "captured", "paid"),
+            ("order.paid", "paid", "paid"),
+        ],
         ("razorpay", true) => &[
             ("payment.dispute.created", "open", "needs_response"),
             ("payment.dispute.under_review", "under_review", "under_review"),
@@ -52,7 +64,11 @@ fn life(entity: &Entity) -> &'static [Step] {
             ("order.updated", "partially_fulfilled", "partially_fulfilled"),
             ("order.fulfilled", "fulfilled", "fulfilled"),
         ],
-        (_, true) => &[("dispute.created", "needs_response", "needs_response"), ("dispute.updated", "under_review", "under_review"), ("dispute.closed", "won", "won")],
+        (_, true) => &[
+            ("dispute.created", "needs_response", "needs_response"),
+            ("dispute.updated", "under_review", "under_review"),
+            ("dispute.closed", "won", "won"),
+        ],
     }
 }
 
@@ -84,7 +100,12 @@ pub(super) fn webhook(entity: &Entity, sequence: u64) -> Webhook {
         sequence,
         poison: false,
     };
-    Webhook { source: entity.source, headers: made.headers, body: made.body.to_string().into_bytes(), expect }
+    Webhook {
+        source: entity.source,
+        headers: made.headers,
+        body: made.body.to_string().into_bytes(),
+        expect,
+    }
 }
 
 struct Made {
@@ -109,7 +130,9 @@ fn address(entity: &Entity) -> Value {
 }
 
 fn stripe(entity: &Entity, (event, word, _): Step) -> Made {
-    let Entity { id, amount, at, step, .. } = entity;
+    let Entity {
+        id, amount, at, step, ..
+    } = entity;
     let (intent, event_id) = (format!("pi_{id}"), format!("evt_{id}s{step}"));
     let billing = json!({ "address": address(entity), "email": format!("{}@example.com", entity.user), "name": "Jenny Rosen", "phone": null });
     let object = match event {
@@ -140,16 +163,27 @@ fn stripe(entity: &Entity, (event, word, _): Step) -> Made {
         "pending_webhooks": 1, "request": { "id": format!("req_{id}"), "idempotency_key": null }, "type": event,
     });
     let dispute_id = entity.dispute.then(|| format!("dp_{id}"));
-    Made { headers: vec![], body, event_id, user_id: format!("pi:{intent}"), order_id: intent, dispute_id }
+    Made {
+        headers: vec![],
+        body,
+        event_id,
+        user_id: format!("pi:{intent}"),
+        order_id: intent,
+        dispute_id,
+    }
 }
 
 /// A number that an id's text stands for, above 2^53 as Shopify's may be.
 fn number(id: &str) -> u64 {
-    id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)) >> 1
+    id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, b| {
+        (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    }) >> 1
 }
 
 fn shopify(entity: &Entity, (event, word, canonical): Step) -> Made {
-    let Entity { id, amount, at, step, .. } = entity;
+    let Entity {
+        id, amount, at, step, ..
+    } = entity;
     let (shop, order) = ("hookmill-test.myshopify.com", number(id));
     let fulfilment = (canonical == "fulfilled").then_some("fulfilled");
     let body = if entity.dispute {
@@ -177,16 +211,29 @@ fn shopify(entity: &Entity, (event, word, canonical): Step) -> Made {
     ];
     let order_id = format!("{shop}/{order}");
     let dispute_id = entity.dispute.then(|| format!("{shop}/{}", order - 1));
-    Made { headers, body, event_id: format!("{unique}:{event}"), user_id: format!("order:{order_id}"), order_id, dispute_id }
+    Made {
+        headers,
+        body,
+        event_id: format!("{unique}:{event}"),
+        user_id: format!("order:{order_id}"),
+        order_id,
+        dispute_id,
+    }
 }
 
 fn square(entity: &Entity, (event, word, _): Step) -> Made {
-    let Entity { id, amount, at, step, .. } = entity;
+    let Entity {
+        id, amount, at, step, ..
+    } = entity;
     let (merchant, event_id) = ("6SSW7HV8K2ST5", format!("sq-{id}s{step}"));
     let (order, payment, dispute) = (format!("order{id}"), format!("payment{id}"), format!("dispute{id}"));
     let money = json!({ "amount": amount, "currency": "USD" });
     let (kind, data_id, object) = match event {
-        "order.created" => ("order_created", &order, json!({ "order_created": { "created_at": rfc3339(*at), "location_id": "FPYCBCHYMXFK1", "order_id": order, "state": word, "version": step + 1 } })),
+        "order.created" => (
+            "order_created",
+            &order,
+            json!({ "order_created": { "created_at": rfc3339(*at), "location_id": "FPYCBCHYMXFK1", "order_id": order, "state": word, "version": step + 1 } }),
+        ),
         "order.updated" => (
             "order_updated",
             &order,
@@ -214,14 +261,36 @@ fn square(entity: &Entity, (event, word, _): Step) -> Made {
         "merchant_id": merchant, "type": event, "event_id": event_id, "created_at": rfc3339(*at),
         "data": { "type": kind, "id": data_id, "object": object },
     });
-    let (key, order_id) = if entity.dispute { (format!("payment:{merchant}/{payment}"), format!("payment:{payment}")) } else { (format!("order:{merchant}/{order}"), order) };
-    Made { headers: vec![], body, event_id, user_id: key, order_id, dispute_id: entity.dispute.then_some(dispute) }
+    let (key, order_id) = if entity.dispute {
+        (format!("payment:{merchant}/{payment}"), format!("payment:{payment}"))
+    } else {
+        (format!("order:{merchant}/{order}"), order)
+    };
+    Made {
+        headers: vec![],
+        body,
+        event_id,
+        user_id: key,
+        order_id,
+        dispute_id: entity.dispute.then_some(dispute),
+    }
 }
 
 fn razorpay(entity: &Entity, (event, word, _): Step) -> Made {
-    let Entity { id, amount, at, step, .. } = entity;
-    let (order, payment, dispute, event_id) = (format!("order_{id}"), format!("pay_{id}"), format!("disp_{id}"), format!("rzp-{id}s{step}"));
-    let state = if event.starts_with("payment.dispute") || event == "order.paid" { "captured" } else { word };
+    let Entity {
+        id, amount, at, step, ..
+    } = entity;
+    let (order, payment, dispute, event_id) = (
+        format!("order_{id}"),
+        format!("pay_{id}"),
+        format!("disp_{id}"),
+        format!("rzp-{id}s{step}"),
+    );
+    let state = if event.starts_with("payment.dispute") || event == "order.paid" {
+        "captured"
+    } else {
+        word
+    };
     let mut payload = json!({ "payment": { "entity": {
         "id": payment, "entity": "payment", "amount": amount, "currency": "INR", "status": state, "order_id": order, "invoice_id": null, "international": false,
         "method": "netbanking", "amount_refunded": 0, "refund_status": null, "captured": state == "captured", "description": null, "card_id": null, "bank": "HDFC",
@@ -239,11 +308,20 @@ fn razorpay(entity: &Entity, (event, word, _): Step) -> Made {
     }
     let body = json!({ "entity": "event", "account_id": "acc_BFQ7uQEaa7j2z7", "event": event, "contains": ["payment"], "payload": payload, "created_at": at.timestamp() });
     let headers = vec![("x-razorpay-event-id", event_id.clone())];
-    Made { headers, body, event_id, user_id: format!("order:{order}"), order_id: order, dispute_id: entity.dispute.then_some(dispute) }
+    Made {
+        headers,
+        body,
+        event_id,
+        user_id: format!("order:{order}"),
+        order_id: order,
+        dispute_id: entity.dispute.then_some(dispute),
+    }
 }
 
 fn standard(entity: &Entity, (event, word, _): Step) -> Made {
-    let Entity { id, amount, at, step, .. } = entity;
+    let Entity {
+        id, amount, at, step, ..
+    } = entity;
     let (order, dispute) = (format!("ord_{id}"), format!("dsp_{id}"));
     let mut data = json!({
         "id": if entity.dispute { &dispute } else { &order }, "order_id": order, "user_id": entity.user, "amount": amount, "currency": "EUR", "status": word, "version": step + 1,
@@ -254,5 +332,12 @@ fn standard(entity: &Entity, (event, word, _): Step) -> Made {
         data["dispute_id"] = json!(dispute);
     }
     let body = json!({ "type": event, "timestamp": rfc3339(*at), "data": data });
-    Made { headers: vec![], body, event_id: format!("msg_{id}s{step}"), user_id: entity.user.clone(), order_id: order, dispute_id: entity.dispute.then_some(dispute) }
+    Made {
+        headers: vec![],
+        body,
+        event_id: format!("msg_{id}s{step}"),
+        user_id: entity.user.clone(),
+        order_id: order,
+        dispute_id: entity.dispute.then_some(dispute),
+    }
 }

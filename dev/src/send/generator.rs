@@ -136,7 +136,14 @@ impl Generator {
         let rng = SmallRng::seed_from_u64(settings.seed.wrapping_mul(0x9e37_79b9).wrapping_add(settings.worker));
         // Whole seconds in the last minutes: some providers tell no finer time.
         let base = DateTime::from_timestamp(Utc::now().timestamp() - 600, 0).unwrap_or_default();
-        Self { settings, rng, open: Vec::new(), made: 0, entities: 0, base }
+        Self {
+            settings,
+            rng,
+            open: Vec::new(),
+            made: 0,
+            entities: 0,
+            base,
+        }
     }
 
     fn open_entity(&mut self) -> Entity {
@@ -144,10 +151,17 @@ impl Generator {
         let source = sources[usize::try_from(self.entities).unwrap_or(0) % sources.len()];
         self.entities += 1;
         let id = format!("{}w{}n{}", self.settings.run_id, self.settings.worker, self.entities);
-        let user = format!("user-{}-{}-{}", self.settings.run_id, self.settings.worker, self.rng.random_range(0..self.settings.users));
+        let user = format!(
+            "user-{}-{}-{}",
+            self.settings.run_id,
+            self.settings.worker,
+            self.rng.random_range(0..self.settings.users)
+        );
         Entity {
             source,
-            dispute: self.rng.random_ratio(u32::from(self.settings.disputes_percent.min(100)), 100),
+            dispute: self
+                .rng
+                .random_ratio(u32::from(self.settings.disputes_percent.min(100)), 100),
             id,
             user,
             amount: self.rng.random_range(100..200_000),
@@ -167,7 +181,9 @@ impl Iterator for Generator {
         let sequence = self.made;
         self.made += 1;
         // Spread evenly over the run.
-        let poison = self.settings.poison > 0 && sequence % (self.settings.count / self.settings.poison).max(1) == 0 && sequence / (self.settings.count / self.settings.poison).max(1) < self.settings.poison;
+        let poison = self.settings.poison > 0
+            && sequence % (self.settings.count / self.settings.poison).max(1) == 0
+            && sequence / (self.settings.count / self.settings.poison).max(1) < self.settings.poison;
         if poison {
             let mut entity = self.open_entity();
             entity.source = "standard";

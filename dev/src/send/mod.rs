@@ -26,7 +26,12 @@ pub use sign::sign;
 #[derive(Clone, Debug, clap::Args)]
 pub struct SendArgs {
     /// Where to; several instances with commas between are tried in turn.
-    #[arg(long, env = "HOOKMILL_URL", default_value = "http://127.0.0.1:8080", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "HOOKMILL_URL",
+        default_value = "http://127.0.0.1:8080",
+        value_delimiter = ','
+    )]
     pub url: Vec<String>,
     /// Which sources; all shipped ones unless said.
     #[arg(long, value_delimiter = ',')]
@@ -72,6 +77,17 @@ pub struct SendArgs {
     pub quiet: bool,
 }
 
+impl Default for SendArgs {
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: SendArgs,
+        }
+        <Line as clap::Parser>::parse_from(["send"]).args
+    }
+}
+
 /// What a run came to.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 pub struct Summary {
@@ -98,7 +114,9 @@ pub struct Summary {
 /// Runs the command. Fails if a webhook was refused or given up.
 pub async fn run(args: SendArgs) -> Result<()> {
     let mut file = match &args.acked {
-        Some(path) => Some(std::io::BufWriter::new(std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?)),
+        Some(path) => Some(std::io::BufWriter::new(
+            std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?,
+        )),
         None => None,
     };
     let (ledger, mut acks) = mpsc::unbounded_channel::<Acked>();
@@ -112,7 +130,8 @@ pub async fn run(args: SendArgs) -> Result<()> {
         file.as_mut().map_or(Ok(()), std::io::Write::flush)
     });
     let quiet = args.quiet;
-    let summary = send_all(&args, ledger).await?;
+    let secrets = secrets_from_env(&args)?;
+    let summary = send_all(&args, secrets, ledger).await?;
     writer.await??;
     if quiet {
         println!("{}", serde_json::to_string(&summary)?);
@@ -131,7 +150,11 @@ pub async fn run(args: SendArgs) -> Result<()> {
         );
     }
     if summary.refused + summary.given_up > 0 {
-        bail!("{} webhooks were refused and {} given up: see the lines above and the server's log", summary.refused, summary.given_up);
+        bail!(
+            "{} webhooks were refused and {} given up: see the lines above and the server's log",
+            summary.refused,
+            summary.given_up
+        );
     }
     Ok(())
 }
@@ -149,7 +172,7 @@ struct Counters {
 struct Shared {
     urls: Vec<String>,
     current: AtomicUsize,
-    secrets: Vec<(String, String)>,
+    secrets: Secrets,
     square_url: String,
     retry_for: Duration,
     counters: Counters,
@@ -157,30 +180,53 @@ struct Shared {
     quiet: bool,
 }
 
-/// Sends everything that `args` ask for and tells `ledger` of each acknowledgement, in the order of a user's events.
-pub async fn send_all(args: &SendArgs, ledger: mpsc::UnboundedSender<Acked>) -> Result<Summary> {
-    let sources: Vec<&'static str> = match args.source.as_slice() {
+/// A source and the secret its webhooks are signed with.
+pub type Secrets = Vec<(String, String)>;
+
+/// The secrets of the sources, from HOOKMILL_SECRET_<SOURCE>.
+pub fn secrets_from_env(args: &SendArgs) -> Result<Secrets> {
+    let secret = |source: &&'static str| {
+        let name = format!("HOOKMILL_SECRET_{}", source.to_uppercase());
+        let value = std::env::var(&name)
+            .with_context(|| format!("{name} is not set: load the env file of the running product first"))?;
+        Ok(((*source).to_owned(), value))
+    };
+    sources(args)?.iter().map(secret).collect()
+}
+
+fn sources(args: &SendArgs) -> Result<Vec<&'static str>> {
+    Ok(match args.source.as_slice() {
         [] => SOURCES.to_vec(),
         wanted => wanted
             .iter()
-            .map(|name| SOURCES.iter().copied().find(|s| s == name).with_context(|| format!("no source {name:?}: there are {}", SOURCES.join(", "))))
+            .map(|name| {
+                SOURCES
+                    .iter()
+                    .copied()
+                    .find(|s| s == name)
+                    .with_context(|| format!("no source {name:?}: there are {}", SOURCES.join(", ")))
+            })
             .collect::<Result<_>>()?,
-    };
-    let secrets = sources.iter().map(|source| {
-        let name = format!("HOOKMILL_SECRET_{}", source.to_uppercase());
-        Ok(((*source).to_owned(), std::env::var(&name).with_context(|| format!("{name} is not set: load the env file of the running product first"))?))
-    });
+    })
+}
+
+/// Sends everything that `args` ask for and tells `ledger` of each acknowledgement, in the order of a user's events.
+pub async fn send_all(args: &SendArgs, secrets: Secrets, ledger: mpsc::UnboundedSender<Acked>) -> Result<Summary> {
+    let sources = sources(args)?;
     let shared = Arc::new(Shared {
         urls: args.url.clone(),
         current: AtomicUsize::new(0),
-        secrets: secrets.collect::<Result<_>>()?,
+        secrets,
         square_url: args.square_url.clone(),
         retry_for: Duration::from_secs(args.retry_for),
         counters: Counters::default(),
         ledger,
         quiet: args.quiet,
     });
-    let run_id = args.run_id.clone().unwrap_or_else(|| format!("{:06x}", rand::random::<u32>() & 0xff_ffff));
+    let run_id = args
+        .run_id
+        .clone()
+        .unwrap_or_else(|| format!("{:06x}", rand::random::<u32>() & 0xff_ffff));
     let total = args.count * sources.len() as u64;
     let connections = u64::try_from(args.connections.max(1))?.min(total.max(1));
     let started = Instant::now();
@@ -200,7 +246,13 @@ pub async fn send_all(args: &SendArgs, ledger: mpsc::UnboundedSender<Acked>) -> 
         });
         let pace = (args.rate > 0).then(|| Duration::from_secs_f64(connections as f64 / args.rate as f64));
         let rng = SmallRng::seed_from_u64(args.seed ^ (i << 32));
-        workers.push(tokio::spawn(worker(shared.clone(), generator, pace, u32::from(args.duplicates), rng)));
+        workers.push(tokio::spawn(worker(
+            shared.clone(),
+            generator,
+            pace,
+            u32::from(args.duplicates),
+            rng,
+        )));
     }
     let mut latencies = Vec::new();
     for worker in workers {
@@ -210,7 +262,11 @@ pub async fn send_all(args: &SendArgs, ledger: mpsc::UnboundedSender<Acked>) -> 
         progress.abort();
     }
     latencies.sort_unstable();
-    let percentile = |p: usize| latencies.get(latencies.len().saturating_sub(1) * p / 100).map_or(0.0, |d: &Duration| d.as_secs_f64() * 1e3);
+    let percentile = |p: usize| {
+        latencies
+            .get(latencies.len().saturating_sub(1) * p / 100)
+            .map_or(0.0, |d: &Duration| d.as_secs_f64() * 1e3)
+    };
     let c = &shared.counters;
     Ok(Summary {
         acked: c.acked.load(Relaxed),
@@ -233,12 +289,25 @@ async fn report(shared: Arc<Shared>, total: u64, started: Instant) {
         let c = &shared.counters;
         let acked = c.acked.load(Relaxed);
         let (retried, refused) = (c.retried.load(Relaxed), c.refused.load(Relaxed));
-        eprintln!("{acked}/{total} acknowledged, {:.0}/s, {retried} sent again, {refused} refused", acked as f64 / started.elapsed().as_secs_f64());
+        eprintln!(
+            "{acked}/{total} acknowledged, {:.0}/s, {retried} sent again, {refused} refused",
+            acked as f64 / started.elapsed().as_secs_f64()
+        );
     }
 }
 
-async fn worker(shared: Arc<Shared>, generator: Generator, pace: Option<Duration>, duplicates: u32, mut rng: SmallRng) -> Result<Vec<Duration>> {
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(10)).pool_max_idle_per_host(1).tcp_nodelay(true).build()?;
+async fn worker(
+    shared: Arc<Shared>,
+    generator: Generator,
+    pace: Option<Duration>,
+    duplicates: u32,
+    mut rng: SmallRng,
+) -> Result<Vec<Duration>> {
+    let client = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .pool_max_idle_per_host(1)
+        .tcp_nodelay(true)
+        .build()?;
     let mut latencies = Vec::new();
     let mut again: Vec<Webhook> = Vec::new();
     let mut due = Instant::now();
@@ -271,24 +340,46 @@ async fn worker(shared: Arc<Shared>, generator: Generator, pace: Option<Duration
 }
 
 /// Posts a webhook until it is acknowledged, refused or given up. The signature is made anew for every attempt.
-async fn deliver(shared: &Shared, client: &reqwest::Client, webhook: &Webhook, rng: &mut SmallRng) -> Result<Option<(Duration, u16)>> {
-    let secret = shared.secrets.iter().find(|(name, _)| *name == webhook.source).map(|(_, s)| s.as_str()).unwrap_or_default();
+async fn deliver(
+    shared: &Shared,
+    client: &reqwest::Client,
+    webhook: &Webhook,
+    rng: &mut SmallRng,
+) -> Result<Option<(Duration, u16)>> {
+    let secret = shared
+        .secrets
+        .iter()
+        .find(|(name, _)| *name == webhook.source)
+        .map(|(_, s)| s.as_str())
+        .unwrap_or_default();
     let started = Instant::now();
     let mut wait = Duration::from_millis(50);
     loop {
         let at = shared.current.load(Relaxed);
-        let mut request = client.post(format!("{}/webhooks/{}", shared.urls[at % shared.urls.len()], webhook.source));
+        let mut request = client.post(format!(
+            "{}/webhooks/{}",
+            shared.urls[at % shared.urls.len()],
+            webhook.source
+        ));
         for (name, value) in sign(webhook, secret, &shared.square_url, chrono::Utc::now())? {
             request = request.header(name, value);
         }
         shared.counters.requests.fetch_add(1, Relaxed);
         let asked = Instant::now();
-        let response = request.header("content-type", "application/json").body(webhook.body.clone()).send().await;
+        let response = request
+            .header("content-type", "application/json")
+            .body(webhook.body.clone())
+            .send()
+            .await;
         let mut patience = None;
         match response {
             Ok(response) => {
                 let status = response.status().as_u16();
-                patience = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.parse::<u64>().ok()).map(Duration::from_secs);
+                patience = response
+                    .headers()
+                    .get("retry-after")
+                    .and_then(|v| v.to_str().ok()?.parse::<u64>().ok())
+                    .map(Duration::from_secs);
                 // Read to its end, so that the connection can be used again.
                 let text = response.text().await.unwrap_or_default();
                 match status {

@@ -16,7 +16,12 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>> {
 }
 
 /// The headers of a delivery at `now`, the signature among them.
-pub fn sign(webhook: &Webhook, secret: &str, square_url: &str, now: DateTime<Utc>) -> Result<Vec<(&'static str, String)>> {
+pub fn sign(
+    webhook: &Webhook,
+    secret: &str,
+    square_url: &str,
+    now: DateTime<Utc>,
+) -> Result<Vec<(&'static str, String)>> {
     let body = &webhook.body[..];
     let time = now.timestamp().to_string();
     let mut headers = webhook.headers.clone();
@@ -25,7 +30,10 @@ pub fn sign(webhook: &Webhook, secret: &str, square_url: &str, now: DateTime<Utc
             let signature = hex::encode(hmac(secret.as_bytes(), &[time.as_bytes(), b".", body])?);
             headers.push(("stripe-signature", format!("t={time},v1={signature},v0=00")));
         }
-        "shopify" => headers.push(("x-shopify-hmac-sha256", STANDARD.encode(hmac(secret.as_bytes(), &[body])?))),
+        "shopify" => headers.push((
+            "x-shopify-hmac-sha256",
+            STANDARD.encode(hmac(secret.as_bytes(), &[body])?),
+        )),
         "square" => {
             let signature = hmac(secret.as_bytes(), &[square_url.as_bytes(), body])?;
             headers.push(("x-square-hmacsha256-signature", STANDARD.encode(signature)));
