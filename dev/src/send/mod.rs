@@ -8,7 +8,7 @@ mod sign;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -25,7 +25,7 @@ pub use sign::sign;
 /// is known. Secrets are read from HOOKMILL_SECRET_<SOURCE>.
 #[derive(Clone, Debug, clap::Args)]
 pub struct SendArgs {
-    /// Where to; several instances with commas between are tried in turn.
+    /// Where to; several instances with commas between share the connections, and stand in for each other.
     #[arg(
         long,
         env = "HOOKMILL_URL",
@@ -171,7 +171,6 @@ struct Counters {
 
 struct Shared {
     urls: Vec<String>,
-    current: AtomicUsize,
     secrets: Secrets,
     square_url: String,
     retry_for: Duration,
@@ -215,7 +214,6 @@ pub async fn send_all(args: &SendArgs, secrets: Secrets, ledger: mpsc::Unbounded
     let sources = sources(args)?;
     let shared = Arc::new(Shared {
         urls: args.url.clone(),
-        current: AtomicUsize::new(0),
         secrets,
         square_url: args.square_url.clone(),
         retry_for: Duration::from_secs(args.retry_for),
@@ -249,6 +247,7 @@ pub async fn send_all(args: &SendArgs, secrets: Secrets, ledger: mpsc::Unbounded
         workers.push(tokio::spawn(worker(
             shared.clone(),
             generator,
+            usize::try_from(i)?,
             pace,
             u32::from(args.duplicates),
             rng,
@@ -299,6 +298,7 @@ async fn report(shared: Arc<Shared>, total: u64, started: Instant) {
 async fn worker(
     shared: Arc<Shared>,
     generator: Generator,
+    first_url: usize,
     pace: Option<Duration>,
     duplicates: u32,
     mut rng: SmallRng,
@@ -308,6 +308,11 @@ async fn worker(
         .pool_max_idle_per_host(1)
         .tcp_nodelay(true)
         .build()?;
+    let mut sender = Sender {
+        shared: shared.clone(),
+        client,
+        url: first_url,
+    };
     let mut latencies = Vec::new();
     let mut again: Vec<Webhook> = Vec::new();
     let mut due = Instant::now();
@@ -316,7 +321,7 @@ async fn worker(
             tokio::time::sleep_until(due.into()).await;
             due += pace;
         }
-        if let Some((took, code)) = deliver(&shared, &client, &webhook, &mut rng).await? {
+        if let Some((took, code)) = sender.deliver(&webhook, &mut rng).await? {
             latencies.push(took);
             shared.counters.acked.fetch_add(1, Relaxed);
             // The receiver lives as long as somebody wants to know.
@@ -329,84 +334,86 @@ async fn worker(
         if !again.is_empty() && rng.random_ratio(1, 4) {
             let webhook = again.swap_remove(rng.random_range(0..again.len()));
             shared.counters.duplicates.fetch_add(1, Relaxed);
-            deliver(&shared, &client, &webhook, &mut rng).await?;
+            sender.deliver(&webhook, &mut rng).await?;
         }
     }
     for webhook in again {
         shared.counters.duplicates.fetch_add(1, Relaxed);
-        deliver(&shared, &client, &webhook, &mut rng).await?;
+        sender.deliver(&webhook, &mut rng).await?;
     }
     Ok(latencies)
 }
 
-/// Posts a webhook until it is acknowledged, refused or given up. The signature is made anew for every attempt.
-async fn deliver(
-    shared: &Shared,
-    client: &reqwest::Client,
-    webhook: &Webhook,
-    rng: &mut SmallRng,
-) -> Result<Option<(Duration, u16)>> {
-    let secret = shared
-        .secrets
-        .iter()
-        .find(|(name, _)| *name == webhook.source)
-        .map(|(_, s)| s.as_str())
-        .unwrap_or_default();
-    let started = Instant::now();
-    let mut wait = Duration::from_millis(50);
-    loop {
-        let at = shared.current.load(Relaxed);
-        let mut request = client.post(format!(
-            "{}/webhooks/{}",
-            shared.urls[at % shared.urls.len()],
-            webhook.source
-        ));
-        for (name, value) in sign(webhook, secret, &shared.square_url, chrono::Utc::now())? {
-            request = request.header(name, value);
-        }
-        shared.counters.requests.fetch_add(1, Relaxed);
-        let asked = Instant::now();
-        let response = request
-            .header("content-type", "application/json")
-            .body(webhook.body.clone())
-            .send()
-            .await;
-        let mut patience = None;
-        match response {
-            Ok(response) => {
-                let status = response.status().as_u16();
-                patience = response
-                    .headers()
-                    .get("retry-after")
-                    .and_then(|v| v.to_str().ok()?.parse::<u64>().ok())
-                    .map(Duration::from_secs);
-                // Read to its end, so that the connection can be used again.
-                let text = response.text().await.unwrap_or_default();
-                match status {
-                    200..300 => return Ok(Some((asked.elapsed(), status))),
-                    408 | 429 | 500.. => {}
-                    _ => {
-                        shared.counters.refused.fetch_add(1, Relaxed);
-                        if !shared.quiet {
-                            eprintln!("{} {}: {status} {text}", webhook.source, webhook.expect.event_id);
+/// One connection: posts to one instance until that fails, then to the next.
+struct Sender {
+    shared: Arc<Shared>,
+    client: reqwest::Client,
+    url: usize,
+}
+
+impl Sender {
+    /// Posts a webhook until it is acknowledged, refused or given up. The signature is made anew for every attempt.
+    async fn deliver(&mut self, webhook: &Webhook, rng: &mut SmallRng) -> Result<Option<(Duration, u16)>> {
+        let shared = self.shared.clone();
+        let secret = shared
+            .secrets
+            .iter()
+            .find(|(name, _)| *name == webhook.source)
+            .map(|(_, s)| s.as_str())
+            .unwrap_or_default();
+        let started = Instant::now();
+        let mut wait = Duration::from_millis(50);
+        loop {
+            let mut request = self.client.post(format!(
+                "{}/webhooks/{}",
+                shared.urls[self.url % shared.urls.len()],
+                webhook.source
+            ));
+            for (name, value) in sign(webhook, secret, &shared.square_url, chrono::Utc::now())? {
+                request = request.header(name, value);
+            }
+            shared.counters.requests.fetch_add(1, Relaxed);
+            let asked = Instant::now();
+            let response = request
+                .header("content-type", "application/json")
+                .body(webhook.body.clone())
+                .send()
+                .await;
+            let mut patience = None;
+            match response {
+                Ok(response) => {
+                    let status = response.status().as_u16();
+                    patience = response
+                        .headers()
+                        .get("retry-after")
+                        .and_then(|v| v.to_str().ok()?.parse::<u64>().ok())
+                        .map(Duration::from_secs);
+                    // Read to its end, so that the connection can be used again.
+                    let text = response.text().await.unwrap_or_default();
+                    match status {
+                        200..300 => return Ok(Some((asked.elapsed(), status))),
+                        408 | 429 | 500.. => {}
+                        _ => {
+                            shared.counters.refused.fetch_add(1, Relaxed);
+                            if !shared.quiet {
+                                eprintln!("{} {}: {status} {text}", webhook.source, webhook.expect.event_id);
+                            }
+                            return Ok(None);
                         }
-                        return Ok(None);
                     }
                 }
+                // Another instance may answer.
+                Err(_) => self.url += 1,
             }
-            // Another instance may answer.
-            Err(_) => {
-                let _ = shared.current.compare_exchange(at, at + 1, Relaxed, Relaxed);
+            if started.elapsed() > shared.retry_for {
+                shared.counters.given_up.fetch_add(1, Relaxed);
+                return Ok(None);
             }
+            shared.counters.retried.fetch_add(1, Relaxed);
+            let pause = patience.map_or(wait, |p| p.min(Duration::from_secs(5)));
+            tokio::time::sleep(pause.mul_f64(rng.random_range(0.5..1.0))).await;
+            wait = (wait * 2).min(Duration::from_secs(2));
         }
-        if started.elapsed() > shared.retry_for {
-            shared.counters.given_up.fetch_add(1, Relaxed);
-            return Ok(None);
-        }
-        shared.counters.retried.fetch_add(1, Relaxed);
-        let pause = patience.map_or(wait, |p| p.min(Duration::from_secs(5)));
-        tokio::time::sleep(pause.mul_f64(rng.random_range(0.5..1.0))).await;
-        wait = (wait * 2).min(Duration::from_secs(2));
     }
 }
 
