@@ -179,6 +179,8 @@ struct Shared {
 
 /// The root's name, the first part of every path in `/stats`.
 const ROOT: &str = "hookmill";
+/// The supervisor of all topics.
+const CONSUMERS: &str = "consumers";
 /// Mailbox of the producer: above what [`IngestSettings::max_in_flight`] lets through.
 const PRODUCER_MAILBOX: usize = 4096;
 /// Between restarts of one actor.
@@ -263,18 +265,8 @@ impl Shared {
             self.partition_keeper(),
             self.lag_watcher(),
         ]);
-        for (wanted, topic, table) in [
-            (services.orders, &self.settings.orders, Table::Orders),
-            (services.disputes, &self.settings.disputes, Table::Disputes),
-        ] {
-            if wanted {
-                let buried = TopicSettings {
-                    name: dead_letter_topic(&topic.name),
-                    partitions: topic.partitions,
-                };
-                children.push(self.topic(topic, table));
-                children.push(self.topic(&buried, Table::DeadLetters));
-            }
+        if services.orders || services.disputes {
+            children.push(self.consumers());
         }
         if services.ingest {
             children.push(self.ingest());
@@ -443,6 +435,34 @@ impl Shared {
         ChildSpec::actor("lag_watcher", Arbiter::current(), ActorRef::default(), 1, make)
     }
 
+    /// The topics' subtrees. They leave their groups at the same time, while the writers still run.
+    fn consumers(&self) -> ChildSpec {
+        let services = self.settings.services;
+        let mut topics = Vec::new();
+        for (wanted, topic, table) in [
+            (services.orders, &self.settings.orders, Table::Orders),
+            (services.disputes, &self.settings.disputes, Table::Disputes),
+        ] {
+            if wanted {
+                let buried = TopicSettings {
+                    name: dead_letter_topic(&topic.name),
+                    partitions: topic.partitions,
+                };
+                topics.push(self.topic(topic, table));
+                topics.push(self.topic(&buried, Table::DeadLetters));
+            }
+        }
+        supervisor(
+            CONSUMERS,
+            &format!("{ROOT}/{CONSUMERS}"),
+            &self.actors,
+            Strategy::Independent,
+            self.intensity(),
+            ActorRef::default(),
+            move || topics.clone(),
+        )
+    }
+
     /// A topic's subtree: should the supervisor of the partition consumers give up, the group member starts anew after it.
     fn topic(&self, topic: &TopicSettings, table: Table) -> ChildSpec {
         let settings = &self.settings;
@@ -466,7 +486,7 @@ impl Shared {
             commit_every: Duration::from_secs(5),
         };
         let (table, readers) = (self.partitions.clone(), Arbiter::new().handle());
-        let path = format!("{ROOT}/{}", topic.name);
+        let path = format!("{ROOT}/{CONSUMERS}/{}", topic.name);
         let (actors, intensity) = (self.actors.clone(), self.intensity());
         let children = move || {
             let partitions: ActorRef<Supervisor> = ActorRef::default();
@@ -474,7 +494,7 @@ impl Shared {
                 "partitions",
                 &format!("{path}/partitions"),
                 &actors,
-                Strategy::OneForOne,
+                Strategy::Independent,
                 intensity,
                 partitions.clone(),
                 Vec::new,
@@ -494,7 +514,7 @@ impl Shared {
             let member = ChildSpec::actor("consumer_group", Arbiter::current(), ActorRef::default(), 1, make);
             vec![below, member.shutdown(Duration::from_secs(8))]
         };
-        let path = format!("{ROOT}/{}", topic.name);
+        let path = format!("{ROOT}/{CONSUMERS}/{}", topic.name);
         supervisor(
             &topic.name,
             &path,

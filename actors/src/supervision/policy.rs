@@ -11,13 +11,16 @@ pub enum Strategy {
     OneForOne,
     /// The child and those started after it are restarted: they depend on it.
     RestForOne,
+    /// Only the child that ended is restarted, and none needs another to stop well: all stop at the same time, not in
+    /// the reverse order of their start. (OTP's `simple_one_for_one`.)
+    Independent,
 }
 
 impl Strategy {
     /// The children, by their place in the start order, that restart when the one at `ended` does.
     pub fn affected(self, ended: usize, children: usize) -> Range<usize> {
         match self {
-            Strategy::OneForOne => ended..ended + 1,
+            Strategy::OneForOne | Strategy::Independent => ended..ended + 1,
             Strategy::RestForOne => ended..children,
         }
     }

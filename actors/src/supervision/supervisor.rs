@@ -273,7 +273,8 @@ impl Run {
             .registry
             .node(&format!("{}/{}", self.path, child.spec.name), child.spec.kind);
         stats.set_state(ActorState::Running);
-        let stop = self.stop.child_token();
+        // No child of our own token: a stopping supervisor stops its children in their order, not all at once.
+        let stop = CancellationToken::new();
         let ended = (child.spec.start)(Life::new(stop.clone(), stats));
         child.state = State::Running { incarnation, stop };
         self.exits.push(Box::pin(async move {
@@ -366,6 +367,13 @@ impl Run {
     }
 
     async fn stop_all(&mut self) {
+        if self.strategy == Strategy::Independent {
+            for child in &self.children {
+                if let State::Running { stop, .. } = &child.state {
+                    stop.cancel();
+                }
+            }
+        }
         for i in (0..self.children.len()).rev() {
             self.stop_one(i).await;
         }
@@ -410,6 +418,17 @@ impl Run {
         self.registry
             .node(&path, self.children[i].spec.kind)
             .set_state(ActorState::Stopped);
+    }
+}
+
+impl Drop for Run {
+    /// A supervisor that panicked leaves nobody behind.
+    fn drop(&mut self) {
+        for child in &self.children {
+            if let State::Running { stop, .. } = &child.state {
+                stop.cancel();
+            }
+        }
     }
 }
 
