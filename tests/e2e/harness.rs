@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use dev::process::{Process, Program};
-use dev::send::{Acked, Secrets, SendArgs, Summary, send_all};
+use dev::send::{Acked, Secrets, SendArgs, Summary, send_all, sign_body};
 use dev::stack::{Options, Stack, free_ports};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -128,6 +128,8 @@ pub struct World {
     pub partitions: (i32, i32),
     /// Variables that every instance gets.
     pub env: Vec<(String, String)>,
+    /// The configuration of every instance; the shipped one unless another was given.
+    pub config: PathBuf,
     logs: PathBuf,
 }
 
@@ -149,6 +151,7 @@ impl World {
             brokers: stack.brokers(),
             partitions,
             env: Vec::new(),
+            config: Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml"),
             logs,
         }
     }
@@ -163,6 +166,14 @@ impl World {
     /// Sets a variable for every instance.
     pub fn set(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Gives every instance the shipped configuration as `change` leaves it.
+    pub fn configured(mut self, change: impl FnOnce(String) -> String) -> Self {
+        let text = std::fs::read_to_string(&self.config).expect("the configuration");
+        self.config = self.logs.join(format!("{}.toml", self.name));
+        std::fs::write(&self.config, change(text)).expect("the configuration can be written");
         self
     }
 
@@ -188,11 +199,10 @@ impl World {
     /// The program, with the shipped configuration and this world's variables.
     pub fn program(&self, name: &str, command: &[&str], env: &[(&str, &str)]) -> Program {
         let log = self.logs.join(format!("{}-{name}.log", self.name));
-        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
         let mut program = Program::new(name, env!("CARGO_BIN_EXE_hookmill"), log);
         program = program
             .args(command.iter().copied())
-            .args(["-c".into(), config.into_os_string()]);
+            .args(["-c".into(), self.config.clone().into_os_string()]);
         program = program
             .env("HOOKMILL_KAFKA__BROKERS", &self.brokers)
             .env("HOOKMILL_KAFKA__GROUP_PREFIX", &self.name)
@@ -643,6 +653,33 @@ pub struct EventRow {
     pub offset: i64,
 }
 
+/// The providers' samples, which stand beside the repository; a missing folder is a failure.
+pub fn samples() -> PathBuf {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/providers/samples");
+    let folder = std::env::var_os("HOOKMILL_PROVIDER_SAMPLES").map_or(beside, PathBuf::from);
+    assert!(
+        folder.is_dir(),
+        "the providers' samples are not at {}: set HOOKMILL_PROVIDER_SAMPLES",
+        folder.display()
+    );
+    folder
+}
+
+/// The headers with which a shipped source signs `body` at `at`; `id` counts where the scheme signs one.
+pub fn signed(source: &str, body: &[u8], id: &str, at: DateTime<Utc>) -> Vec<(String, String)> {
+    let secret = secrets()
+        .into_iter()
+        .find(|(name, _)| name == source)
+        .expect("a shipped source")
+        .1;
+    let url = SendArgs::default().square_url;
+    let headers = sign_body(source, body, id, &secret, &url, at).expect("it signs");
+    headers
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
 /// A running instance of the product.
 pub struct Instance {
     pub process: Process,
@@ -669,6 +706,18 @@ impl Instance {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// Posts `body` to a path of the ingest listener, as JSON.
+    pub async fn post(&self, path: &str, headers: &[(String, String)], body: &[u8]) -> reqwest::Response {
+        let mut request = self.client.post(format!("{}{path}", self.url)).body(body.to_vec());
+        if !headers.iter().any(|(name, _)| name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        request.send().await.expect("an answer")
     }
 
     /// `/stats`, if it answers.

@@ -17,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
 
 pub use generator::{Acked, Expected, Generator, GeneratorSettings, SOURCES, Webhook};
-pub use sign::sign;
+pub use sign::{sign, sign_body};
 
 /// Sends signed order and dispute webhooks.
 ///
