@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
+use tracing::{info, warn};
 
 use crate::stats::rfc3339;
 
@@ -31,9 +32,15 @@ struct Checked {
 const FRESH: Duration = Duration::from_secs(15);
 
 impl Health {
-    /// The answer of the probe `name`; `None` means that all is well.
+    /// The answer of the probe `name`; `None` means that all is well. What changes is logged, once.
     pub fn checked(&self, name: &str, problem: Option<String>) {
         let mut probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_well = probes.get(name).is_none_or(|c| c.problem.is_none());
+        match &problem {
+            Some(problem) if was_well => warn!(check = name, %problem, "cannot be reached"),
+            None if !was_well => info!(check = name, "can be reached again"),
+            Some(_) | None => {}
+        }
         probes.insert(
             name.to_owned(),
             Checked {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use fail::fail_point;
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 use hookmill_schema::offsets::{self, OffsetRow};
 use hookmill_schema::shard::{self, Pool};
 
@@ -15,9 +15,14 @@ use crate::kafka::{Probe, TopicSettings, Watermarks};
 use crate::partition_table::PartitionTable;
 use crate::supervision::Life;
 
+/// How long the brokers may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// What the watcher looks at.
 #[derive(Clone)]
 pub struct LagWatcherSettings {
+    /// A topic to ask the brokers about, whether it is read here or not.
+    pub asked_about: String,
     /// The topics this process reads, dead-letter topics among them.
     pub topics: Vec<TopicSettings>,
     /// Between looks.
@@ -60,17 +65,19 @@ impl LagWatcher {
     }
 
     fn look(&mut self, ctx: &mut Context<Self>) {
-        let looks = join(
+        let looks = join3(
             progress(self.shards.clone()),
             watermarks(self.probe.clone(), self.settings.topics.clone()),
+            reach(self.probe.clone(), self.settings.asked_about.clone()),
         );
-        ctx.spawn(looks.into_actor(self).map(|(progress, marks), act, ctx| {
+        ctx.spawn(looks.into_actor(self).map(|(progress, marks, reached), act, ctx| {
             fail_point!("lag_watcher");
             for (shard, result) in progress.iter().enumerate() {
                 act.health
                     .checked(&format!("shard.{shard}"), result.as_ref().err().cloned());
             }
             let kafka = marks.iter().find_map(|result| result.as_ref().err().cloned());
+            let kafka = reached.err().or(kafka);
             act.health.checked("kafka", kafka);
             for row in act.keep(progress) {
                 if let Some(stats) = act.table.get(&row.topic, row.partition) {
@@ -110,13 +117,17 @@ async fn progress(shards: Arc<Vec<Pool>>) -> Vec<Result<Vec<OffsetRow>, String>>
     .await
 }
 
+/// Also asked where no topic is read: who only takes webhooks needs Kafka all the same.
+async fn reach(probe: Probe, topic: String) -> Result<(), String> {
+    let answer = probe.shape(&topic, ANSWER).await;
+    answer.map(|_| ()).map_err(|error| error.to_string())
+}
+
 async fn watermarks(probe: Probe, topics: Vec<TopicSettings>) -> Vec<Result<Vec<(String, i32, Watermarks)>, String>> {
     join_all(topics.into_iter().map(|topic| {
         let probe = probe.clone();
         async move {
-            let marks = probe
-                .all_watermarks(&topic.name, topic.partitions, Duration::from_secs(2))
-                .await;
+            let marks = probe.all_watermarks(&topic.name, topic.partitions, ANSWER).await;
             let marks = marks.map_err(|error| format!("topic {}: {error}", topic.name))?;
             Ok(marks
                 .into_iter()

@@ -413,6 +413,7 @@ impl Shared {
             [topic.clone(), buried]
         });
         let settings = LagWatcherSettings {
+            asked_about: self.settings.orders.name.clone(),
             topics: topics.collect(),
             every: Duration::from_secs(2),
         };

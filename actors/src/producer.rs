@@ -13,9 +13,9 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
 use tokio::sync::oneshot;
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
-use crate::kafka::KafkaSettings;
+use crate::kafka::{KafkaSettings, is_connection_loss};
 use crate::stats::ActorStats;
 use crate::supervision::Life;
 
@@ -193,6 +193,8 @@ impl ClientContext for Deliveries {
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             error!(reason, "the Kafka producer met a fatal error and will be replaced");
+        } else if is_connection_loss(&error) {
+            debug!(%error, reason, "Kafka producer");
         } else {
             warn!(%error, reason, "Kafka producer");
         }

@@ -15,6 +15,7 @@
 //! ticket under the very lock that the callback takes.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,7 +27,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
+
+use crate::kafka::is_connection_loss;
 
 /// A group member's Kafka client.
 pub type GroupConsumer = BaseConsumer<GroupContext>;
@@ -40,6 +43,19 @@ pub enum Change {
     Revoked(Vec<i32>),
     /// The client is of no use any more.
     Fatal(String),
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Assigned(partitions) => {
+                let numbers: Vec<i32> = partitions.iter().map(|(partition, _)| *partition).collect();
+                write!(f, "assigned {numbers:?}")
+            }
+            Change::Revoked(partitions) => write!(f, "revoked {partitions:?}"),
+            Change::Fatal(reason) => write!(f, "fatal: {reason}"),
+        }
+    }
 }
 
 /// Names one assignment of one partition: a ticket from before a revocation attaches nothing.
@@ -180,6 +196,8 @@ impl ClientContext for GroupContext {
         if kafka_error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
             error!(topic = %self.ownership.topic, reason, "the Kafka consumer met a fatal error");
             let _ = self.changes.send(Change::Fatal(reason.to_owned()));
+        } else if is_connection_loss(&kafka_error) {
+            debug!(topic = %self.ownership.topic, %kafka_error, reason, "Kafka consumer");
         } else {
             warn!(topic = %self.ownership.topic, %kafka_error, reason, "Kafka consumer");
         }
@@ -194,9 +212,9 @@ impl ConsumerContext for GroupContext {
             _ => self.ownership.revoked(consumer, &partitions),
         };
         match answer {
-            Ok(()) => info!(topic = %self.ownership.topic, ?change, "rebalance"),
+            Ok(()) => info!(topic = %self.ownership.topic, "rebalance: {change}"),
             Err(error) => {
-                error!(topic = %self.ownership.topic, ?change, %error, "the answer to a rebalance was not taken")
+                error!(topic = %self.ownership.topic, %change, %error, "the answer to a rebalance was not taken")
             }
         }
         // The actor may have ended; then its consumer is being closed.

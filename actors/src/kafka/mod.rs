@@ -4,5 +4,20 @@ mod probe;
 mod settings;
 pub mod topics;
 
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
 pub use probe::{Probe, ProbeError, Watermarks};
 pub use settings::{KafkaSettings, TopicSettings, dead_letter_topic};
+
+/// Whether a client tells only that a broker is away. Every client tells it again and again while it is, so it is said
+/// once, by [`Health`](crate::health::Health).
+pub(crate) fn is_connection_loss(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+        )
+    )
+}

@@ -100,7 +100,7 @@ impl KafkaSettings {
             ("producer", &self.producer),
             ("consumer", &self.consumer),
         ] {
-            for (key, _) in properties {
+            for key in properties.keys() {
                 if let Some((_, why)) = FIXED.iter().find(|(fixed, _)| *fixed == property_name(key)) {
                     return Err(format!("kafka.{table}.\"{key}\" cannot be set: {why}; remove the line"));
                 }

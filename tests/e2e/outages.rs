@@ -1,0 +1,256 @@
+//! A server is gone for a minute: its neighbours do not suffer, nothing piles up or is given up, and the rest arrives.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use dev::send::{Generator, GeneratorSettings, SendArgs, sign};
+
+use crate::harness::{Instance, World, heavy, own_stack, secrets, until};
+
+const OUTAGE: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(60);
+
+/// The given share of times from taking a webhook to its row on a shard, of rows written between these times.
+async fn freshness(world: &World, shard: usize, share: f64, from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
+    let client = world.stack.shard(shard).connect(&world.name).await.expect("a shard");
+    let sql = "SELECT count(*), percentile_cont($3) WITHIN GROUP (ORDER BY extract(epoch FROM recorded_at - received_at)::float8)
+               FROM order_events WHERE recorded_at BETWEEN $1 AND $2";
+    let row = client.query_one(sql, &[&from, &to, &share]).await.expect("a row");
+    assert!(row.get::<_, i64>(0) > 100, "there is something to measure");
+    Duration::from_secs_f64(row.get(1))
+}
+
+fn resident_bytes(instance: &Instance) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", instance.process.pid())).expect("it runs");
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a size");
+    line.trim()
+        .trim_end_matches(" kB")
+        .trim()
+        .parse::<u64>()
+        .expect("a number")
+        << 10
+}
+
+/// Watches the instance's memory for so long; the most it had.
+async fn most_memory(instance: &Instance, during: Duration) -> u64 {
+    let (end, mut most) = (Instant::now() + during, 0);
+    while Instant::now() < end {
+        most = most.max(resident_bytes(instance));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    most
+}
+
+enum Loss {
+    Killed,
+    Silent,
+}
+
+async fn a_shard_is_gone(name: &str, loss: Loss, outage: Duration) {
+    let stack = own_stack(name, 1, 2).await;
+    let world = Arc::new(World::new(&stack, name).await.through_proxies());
+    let instance = world.start("only").await;
+    let count = 20_000;
+    let args = SendArgs {
+        count,
+        rate: count * 5 / (outage.as_secs() + 15),
+        connections: 16,
+        ..SendArgs::default()
+    };
+    let sending = world.send_behind(vec![instance.url.clone()], args);
+    let started = Utc::now();
+    sending.reaches(10_000, SOON).await;
+    let (before, calm) = (Utc::now(), resident_bytes(&instance));
+    match loss {
+        Loss::Killed => stack.shard(1).process().kill(),
+        Loss::Silent => stack.shard(1).proxy().black_hole(),
+    }
+    let most = most_memory(&instance, outage).await;
+    let after = Utc::now();
+    assert!(!sending.is_finished(), "webhooks came all the while");
+    let ready = instance
+        .client
+        .get(format!("{}/health/ready", instance.admin))
+        .send()
+        .await
+        .expect("it answers");
+    assert!(
+        ready.status().is_success(),
+        "webhooks are taken and the other shard is written"
+    );
+    let report = ready.text().await.expect("a report");
+    assert!(report.contains("degraded") && report.contains("shard.1"), "{report}");
+    match loss {
+        Loss::Killed => stack.shard(1).restart().await.expect("it recovers"),
+        Loss::Silent => stack.shard(1).proxy().restore(),
+    }
+
+    let (summary, acked) = sending.finish().await;
+    assert_eq!(
+        (summary.acked, summary.refused, summary.given_up),
+        (count * 5, 0, 0),
+        "{summary:?}"
+    );
+    world.landed(SOON).await;
+    world.reckon(&acked).await;
+    world.nothing_buried().await;
+    // The first seconds are warming up.
+    let usual = freshness(&world, 0, 0.99, started + TimeDelta::seconds(2), before).await;
+    let meanwhile = freshness(&world, 0, 0.99, before, after).await;
+    assert!(
+        meanwhile < usual * 2 + Duration::from_millis(100),
+        "the other shard: {usual:?} before, {meanwhile:?} meanwhile"
+    );
+    assert!(
+        most < calm + (64 << 20),
+        "{} MB before, up to {} MB meanwhile",
+        calm >> 20,
+        most >> 20
+    );
+    instance.stop().await;
+    stack.stop().await;
+}
+
+#[test]
+fn a_killed_shard() {
+    heavy(a_shard_is_gone("killed_shard", Loss::Killed, OUTAGE));
+}
+
+/// Connections stay open and nothing comes back: worse than a dead server.
+#[test]
+fn a_silent_shard() {
+    heavy(a_shard_is_gone("silent_shard", Loss::Silent, OUTAGE));
+}
+
+/// While there is no broker, each webhook is answered 503 with Retry-After inside the deadline.
+#[test]
+fn a_broker() {
+    heavy(async {
+        let stack = own_stack("broker_gone", 1, 2).await;
+        let world = Arc::new(World::new(&stack, "broker_gone").await);
+        let instance = world.start("only").await;
+        let args = SendArgs {
+            count: 4000,
+            rate: 1000,
+            connections: 16,
+            retry_for: 200,
+            ..SendArgs::default()
+        };
+        let sending = world.send_behind(vec![instance.url.clone()], args);
+        sending.reaches(5000, SOON).await;
+        let calm = resident_bytes(&instance);
+        stack.kafka(0).process().kill();
+        let deadline = Duration::from_secs(4) + Duration::from_millis(500);
+        let probes = async {
+            let end = Instant::now() + OUTAGE;
+            let webhooks = Generator::new(GeneratorSettings {
+                sources: vec!["stripe"],
+                worker: 0,
+                users: 1,
+                disputes_percent: 0,
+                poison: 0,
+                count: u64::MAX,
+                seed: 1,
+                run_id: "broker-gone-probe".into(),
+            });
+            let secret = &secrets()[0].1;
+            let mut asked = 0;
+            for webhook in webhooks {
+                if Instant::now() > end {
+                    break;
+                }
+                let mut request = instance.client.post(format!("{}/webhooks/stripe", instance.url));
+                for (name, value) in sign(&webhook, secret, "", Utc::now()).expect("signed") {
+                    request = request.header(name, value);
+                }
+                let before = Instant::now();
+                let request = request.header("content-type", "application/json").body(webhook.body);
+                let response = request.send().await.expect("an answer");
+                assert!(before.elapsed() < deadline, "answered after {:?}", before.elapsed());
+                assert_eq!(response.status(), 503);
+                assert!(response.headers().contains_key("retry-after"));
+                asked += 1;
+            }
+            assert!(asked > 5, "{asked} probes");
+        };
+        let (most, ()) = tokio::join!(most_memory(&instance, OUTAGE), probes);
+        let ready = instance
+            .client
+            .get(format!("{}/health/ready", instance.admin))
+            .send()
+            .await
+            .expect("it answers");
+        assert_eq!(ready.status(), 503, "nobody should send here");
+        stack.kafka(0).restart().await.expect("it recovers");
+        until("it is ready again", SOON, async || {
+            let ready = instance
+                .client
+                .get(format!("{}/health/ready", instance.admin))
+                .send()
+                .await;
+            ready.is_ok_and(|r| r.status().is_success())
+        })
+        .await;
+        let (summary, acked) = sending.finish().await;
+        assert_eq!(
+            (summary.acked, summary.refused, summary.given_up),
+            (20_000, 0, 0),
+            "{summary:?}"
+        );
+        world.landed(SOON).await;
+        // The probes were told to come again and did not; Kafka may have taken some of them all the same.
+        let probes = "DELETE FROM order_events WHERE order_id LIKE 'pi_broker-gone-probe%'";
+        let states = "DELETE FROM orders WHERE order_id LIKE 'pi_broker-gone-probe%'";
+        for shard in stack.shards() {
+            shard
+                .execute(&world.name, &format!("{probes}; {states}"))
+                .await
+                .expect("deleted");
+        }
+        world.reckon(&acked).await;
+        world.nothing_buried().await;
+        assert!(
+            most < calm + (64 << 20),
+            "{} MB before, up to {} MB meanwhile",
+            calm >> 20,
+            most >> 20
+        );
+        instance.stop().await;
+        stack.stop().await;
+    });
+}
+
+/// With three brokers the loss of one is not noticed by those who send.
+#[test]
+fn one_of_three_brokers() {
+    heavy(async {
+        let stack = own_stack("one_of_three", 3, 1).await;
+        let world = Arc::new(World::with_partitions(&stack, "one_of_three", (3, 2)).await);
+        let instance = world.start("only").await;
+        let args = SendArgs {
+            count: 2000,
+            rate: 500,
+            connections: 8,
+            ..SendArgs::default()
+        };
+        let sending = world.send_behind(vec![instance.url.clone()], args);
+        sending.reaches(2000, SOON).await;
+        stack.kafka(1).process().kill();
+        sending.reaches(8000, SOON).await;
+        assert!(!sending.is_finished(), "it went on without the broker");
+        let (summary, acked) = sending.finish().await;
+        assert_eq!(
+            (summary.acked, summary.refused, summary.given_up),
+            (10_000, 0, 0),
+            "{summary:?}"
+        );
+        world.landed(SOON).await;
+        world.reckon(&acked).await;
+        world.nothing_buried().await;
+        instance.stop().await;
+    });
+}

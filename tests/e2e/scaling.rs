@@ -1,0 +1,105 @@
+//! One instance, three, one again, under load: partitions move, and the tables are fresh again within seconds.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use dev::send::SendArgs;
+
+use crate::harness::{Instance, World, heavy, own_stack, until};
+
+/// A move of partitions may cost that much freshness, no longer.
+const RECOVERY: TimeDelta = TimeDelta::seconds(10);
+/// From taking a webhook to its row.
+const FRESH: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_secs(60);
+
+/// Waits until these instances run all partitions between them, and each has some; returns when that was.
+async fn shared_by(world: &World, instances: &[&Instance]) -> DateTime<Utc> {
+    let all = usize::try_from(world.topics().iter().map(|(_, n)| n).sum::<i32>()).expect("a few");
+    until(
+        &format!("{} instances share all partitions", instances.len()),
+        SOON,
+        async || {
+            let mut counts = Vec::new();
+            for instance in instances {
+                counts.push(instance.running_partitions().await);
+            }
+            counts.iter().sum::<usize>() == all && counts.iter().all(|n| *n > 0)
+        },
+    )
+    .await;
+    Utc::now()
+}
+
+/// The longest time from taking a webhook to its row, of rows written between these times.
+async fn slowest(world: &World, from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
+    let mut slowest = 0.0_f64;
+    for shard in world.stack.shards() {
+        let client = shard.connect(&world.name).await.expect("a shard");
+        for table in ["order_events", "dispute_events"] {
+            let sql = format!(
+                "SELECT coalesce(max(extract(epoch FROM recorded_at - received_at)), 0)::float8 FROM {table} WHERE recorded_at BETWEEN $1 AND $2"
+            );
+            slowest = slowest.max(client.query_one(&sql, &[&from, &to]).await.expect("a number").get(0));
+        }
+    }
+    Duration::from_secs_f64(slowest)
+}
+
+/// Lets the load run on for so long after the recovery that there is something to measure.
+async fn under_load(since: DateTime<Utc>) -> DateTime<Utc> {
+    let until = since + RECOVERY + TimeDelta::seconds(5);
+    tokio::time::sleep((until - Utc::now()).to_std().unwrap_or_default()).await;
+    Utc::now()
+}
+
+#[test]
+fn one_three_one() {
+    heavy(async {
+        let stack = own_stack("scaling", 1, 2).await;
+        let world = Arc::new(World::new(&stack, "scaling").await);
+        let first = world.start("a").await;
+        // The sender posts to the instance that stays: this is about the way out.
+        let args = SendArgs {
+            count: 20_000,
+            rate: 1000,
+            connections: 16,
+            retry_for: 60,
+            ..SendArgs::default()
+        };
+        let sending = world.send_behind(vec![first.url.clone()], args);
+        sending.reaches(3000, SOON).await;
+        let mut calm = Vec::new();
+
+        let changed = Utc::now();
+        let (second, third) = (world.start("b").await, world.start("c").await);
+        let shared = shared_by(&world, &[&first, &second, &third]).await;
+        let until = under_load(shared).await;
+        calm.push(("three share", changed + (shared - changed) + RECOVERY, until));
+
+        let before = Instant::now();
+        tokio::join!(second.stop(), third.stop());
+        let handed_over = shared_by(&world, &[&first]).await;
+        assert!(
+            before.elapsed() < RECOVERY.to_std().expect("positive"),
+            "handed over in {:?}",
+            before.elapsed()
+        );
+        let until = under_load(handed_over).await;
+        calm.push(("one is left", handed_over, until));
+
+        assert!(!sending.is_finished(), "all of it happened under load");
+        for (what, from, to) in calm {
+            let slowest = slowest(&world, from, to).await;
+            assert!(slowest < FRESH, "{what}: a row came {slowest:?} after its webhook");
+        }
+        let (summary, acked) = sending.finish().await;
+        assert_eq!((summary.acked, summary.refused, summary.given_up), (100_000, 0, 0));
+        world.landed(SOON).await;
+        world.reckon(&acked).await;
+        world.nothing_buried().await;
+        first.stop().await;
+        stack.stop().await;
+    });
+}
