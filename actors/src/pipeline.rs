@@ -8,10 +8,11 @@
 //! ├─ dead_letters
 //! ├─ partition_keeper
 //! ├─ lag_watcher
-//! ├─ <topic> (rest-for-one) …  orders, disputes, and their dead-letter topics
-//! │   ├─ partitions (one-for-one)
-//! │   │   └─ partition.<n> …   PartitionConsumer, one for each assigned partition
-//! │   └─ consumer_group
+//! ├─ consumers (independent: all leave their groups at the same time)
+//! │   └─ <topic> (rest-for-one) …  orders, disputes, and their dead-letter topics
+//! │       ├─ partitions (independent)
+//! │       │   └─ partition.<n> …   PartitionConsumer, one for each assigned partition
+//! │       └─ consumer_group
 //! └─ ingest                    HttpServer: last in, first out
 //! ```
 //!

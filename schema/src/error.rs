@@ -62,7 +62,7 @@ impl From<tokio_postgres::Error> for ShardError {
                 }
             }
             None => {
-                // A value that cannot even be sent is a row's fault; all else without a code is the connection's.
+                // What the server did not say itself is the connection's.
                 let cause = error.source().map(|source| format!(": {source}")).unwrap_or_default();
                 Self::connection(format!("{error}{cause}"))
             }
@@ -98,15 +98,16 @@ fn classify(code: &str, message: &str) -> ErrorClass {
     if code == SqlState::CARDINALITY_VIOLATION.code() {
         return ErrorClass::Split;
     }
-    // Administrator's shutdown, crash of another backend, not accepting connections yet: the backend is gone.
-    if ["57P01", "57P02", "57P03", "57P04", "57P05"].contains(&code) {
+    // Administrator's shutdown, crash of another backend, not accepting connections yet: the backend is gone. Read only:
+    // the server was demoted, and the URL may lead to the new primary by now.
+    if ["57P01", "57P02", "57P03", "57P04", "57P05", "25006"].contains(&code) {
         return ErrorClass::Connection;
     }
     match code.get(..2) {
         Some("22" | "23" | "54") => ErrorClass::Row,
         Some("08") => ErrorClass::Connection,
         Some("28" | "3D" | "3F" | "42") => ErrorClass::Schema,
-        // 25006 (read only), 40 (rolled back), 53 (resources), 55 (not in the right state), 57 (operator),
+        // 40 (rolled back), 53 (resources), 55 (not in the right state), 57 (operator),
         // 58 and XX (the server's own trouble): nothing of it is a row's fault, so nothing is ever dead-lettered for it.
         _ => ErrorClass::Retry,
     }
@@ -132,7 +133,7 @@ mod tests {
             ("53100", ErrorClass::Retry),
             ("53300", ErrorClass::Retry),
             ("55P03", ErrorClass::Retry),
-            ("25006", ErrorClass::Retry),
+            ("25006", ErrorClass::Connection),
             ("XX000", ErrorClass::Retry),
             ("42P01", ErrorClass::Schema),
             ("3D000", ErrorClass::Schema),

@@ -1,5 +1,8 @@
 //! The scenarios that show the promises, on real Kafka and real Postgres. One binary, as each links the product's world.
 
+mod exactly_once;
 mod first;
 mod harness;
+mod outages;
+mod scaling;
 mod sources;
