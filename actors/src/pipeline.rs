@@ -360,7 +360,7 @@ impl Shared {
             kafka: self.settings.kafka.clone(),
             // So that the answer to a webhook is known before its deadline.
             delivery_timeout: deadline.mul_f64(0.8),
-            record_limit: topics::record_limit(self.settings.ingest.body_limit),
+            record_limit: topics::producer_limit(self.settings.ingest.body_limit),
             flush_timeout: deadline,
         };
         let make = move |life: Life| Producer::new(life, settings.clone());

@@ -29,7 +29,7 @@ pub async fn reach(config: &Config) -> Result<(Probe, String)> {
 
 /// Each topic with its finding.
 pub async fn examine(config: &Config, probe: &Probe) -> Result<Vec<(TopicSettings, Finding)>> {
-    let limit = topics::record_limit(config.ingest.body_limit);
+    let limit = config.ingest.body_limit;
     let mut findings = Vec::new();
     for topic in config.topics.all() {
         let finding = topics::examine(probe, &config.kafka, &topic, limit, PATIENCE)
@@ -55,7 +55,7 @@ pub fn explain(config: &Config, topic: &TopicSettings, finding: &Finding) -> Opt
 
 /// Creates what is missing; returns the names.
 pub async fn create_missing(config: &Config) -> Result<Vec<String>> {
-    let limit = topics::record_limit(config.ingest.body_limit);
+    let limit = config.ingest.body_limit;
     topics::create(&config.kafka, &config.topics.all(), limit, PATIENCE).await.with_context(|| {
         format!("the topics cannot be created with kafka.replication = {}: have the brokers enough replicas, and may this client create topics?", config.kafka.replication)
     })

@@ -7,6 +7,7 @@ pub mod topics;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 pub use probe::{Probe, ProbeError, Watermarks};
+pub(crate) use settings::is_dead_letter_topic;
 pub use settings::{KafkaSettings, TopicSettings, dead_letter_topic};
 
 /// Whether a client tells only that a broker is away. Every client tells it again and again while it is, so it is said

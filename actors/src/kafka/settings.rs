@@ -74,7 +74,14 @@ pub struct TopicSettings {
 
 /// The name of `topic`'s dead-letter topic.
 pub fn dead_letter_topic(topic: &str) -> String {
-    format!("{topic}.DLQ")
+    format!("{topic}{DEAD_LETTER_SUFFIX}")
+}
+
+const DEAD_LETTER_SUFFIX: &str = ".DLQ";
+
+/// Whether a topic is another's dead-letter topic.
+pub(crate) fn is_dead_letter_topic(topic: &str) -> bool {
+    topic.ends_with(DEAD_LETTER_SUFFIX)
 }
 
 /// Properties that the exactly-once protocol or the promise behind a 202 stands on: config may not change them.

@@ -7,7 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use super::{KafkaSettings, Probe, ProbeError, TopicSettings};
+use super::{KafkaSettings, Probe, ProbeError, TopicSettings, is_dead_letter_topic};
 
 /// How a topic on the cluster compares with its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,20 +33,31 @@ pub enum Finding {
     },
 }
 
-/// Bytes that a record may have beyond the body it carries: the event around it, its key, and the headers of a dead letter.
+/// Bytes that a record may have beyond what it carries: an event around a body, or the headers of a dead letter.
 const ENVELOPE_BYTES: usize = 64 << 10;
 
-/// What topics and the producer must let through, in bytes, so that any body up to `body_limit` fits.
-pub fn record_limit(body_limit: usize) -> usize {
-    body_limit.saturating_add(ENVELOPE_BYTES)
+/// What the topic `name` must let through, in bytes, so that the event of any body up to `body_limit` fits; a dead-letter
+/// topic takes any record that its origin takes, and the reason beside it.
+pub fn record_limit(name: &str, body_limit: usize) -> usize {
+    let event = body_limit.saturating_add(ENVELOPE_BYTES);
+    if is_dead_letter_topic(name) {
+        event.saturating_add(ENVELOPE_BYTES)
+    } else {
+        event
+    }
 }
 
-/// Compares `topic` with what the brokers have; `record_limit` is what it must let through, in bytes.
+/// What the producer must take, in bytes: the largest record of any topic.
+pub fn producer_limit(body_limit: usize) -> usize {
+    body_limit.saturating_add(2 * ENVELOPE_BYTES)
+}
+
+/// Compares `topic` with what the brokers have; it must let the events of bodies up to `body_limit` through.
 pub async fn examine(
     probe: &Probe,
     settings: &KafkaSettings,
     topic: &TopicSettings,
-    record_limit: usize,
+    body_limit: usize,
     timeout: Duration,
 ) -> Result<Finding, ProbeError> {
     match compare(
@@ -67,20 +78,17 @@ pub async fn examine(
         .flatten()
         .find_map(|resource| resource.get("max.message.bytes")?.value.as_ref()?.parse::<usize>().ok());
     Ok(match limit {
-        Some(actual) if actual < record_limit => Finding::SmallRecords { actual },
+        Some(actual) if actual < record_limit(&topic.name, body_limit) => Finding::SmallRecords { actual },
         _ => Finding::Fits,
     })
 }
 
 /// The explanation of a topic that does not let large enough records through, for people.
 pub fn small_records(topic: &TopicSettings, actual: usize, body_limit: usize) -> String {
+    let (name, needed) = (&topic.name, record_limit(&topic.name, body_limit));
     format!(
-        "topic {} takes records of at most {actual} bytes, and ingest.body_limit = {body_limit} needs {}: set the topic's max.message.bytes to that \
-         (kafka-configs.sh --alter --topic {} --add-config max.message.bytes={}), or lower ingest.body_limit",
-        topic.name,
-        record_limit(body_limit),
-        topic.name,
-        record_limit(body_limit)
+        "topic {name} takes records of at most {actual} bytes, and ingest.body_limit = {body_limit} needs {needed}: set the topic's max.message.bytes to that \
+         (kafka-configs.sh --alter --topic {name} --add-config max.message.bytes={needed}), or lower ingest.body_limit"
     )
 }
 
@@ -102,21 +110,25 @@ pub fn other_partitions(topic: &TopicSettings, actual: i32) -> String {
     )
 }
 
-/// Creates `topics` that do not exist, for records of up to `record_limit` bytes; one that exists already is left as it
+/// Creates `topics` that do not exist, for the events of bodies up to `body_limit`; one that exists already is left as it
 /// is. Returns the names of those created.
 pub async fn create(
     settings: &KafkaSettings,
     topics: &[TopicSettings],
-    record_limit: usize,
+    body_limit: usize,
     timeout: Duration,
 ) -> Result<Vec<String>, KafkaError> {
     let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
-    let limit = record_limit.to_string();
+    let limits: Vec<String> = topics
+        .iter()
+        .map(|t| record_limit(&t.name, body_limit).to_string())
+        .collect();
     let new: Vec<NewTopic<'_>> = topics
         .iter()
-        .map(|t| {
+        .zip(&limits)
+        .map(|(t, limit)| {
             NewTopic::new(&t.name, t.partitions, TopicReplication::Fixed(settings.replication))
-                .set("max.message.bytes", &limit)
+                .set("max.message.bytes", limit)
         })
         .collect();
     let options = AdminOptions::new()

@@ -181,9 +181,14 @@ impl Iterator for Generator {
         let sequence = self.made;
         self.made += 1;
         // Spread evenly over the run.
-        let poison = self.settings.poison > 0
-            && sequence % (self.settings.count / self.settings.poison).max(1) == 0
-            && sequence / (self.settings.count / self.settings.poison).max(1) < self.settings.poison;
+        let poison = self
+            .settings
+            .count
+            .checked_div(self.settings.poison)
+            .is_some_and(|every| {
+                let every = every.max(1);
+                sequence.is_multiple_of(every) && sequence / every < self.settings.poison
+            });
         if poison {
             let mut entity = self.open_entity();
             entity.source = "standard";
