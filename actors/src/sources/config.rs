@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use hookmill_schema::Kind;
-use serde::Deserialize;
+use ipnet::IpNet;
+use serde::de::Error as _;
+use serde::{Deserialize, Serialize};
 
-use super::auth::Hmac;
+use super::auth::{Auth, Certificates};
 use super::mapping::Mapping;
-use super::{Source, one};
+use super::{Source, handshake, one};
 use crate::secret::SecretRef;
 
 /// One `[[sources]]`. With a preset, three lines do: `name`, `preset`, `secrets`.
@@ -18,27 +22,98 @@ use crate::secret::SecretRef;
 pub struct SourceConfig {
     /// Names it in events, tables, metrics and logs; part of every event's identity, so it never changes.
     pub name: String,
-    /// A scheme and mapping that come with Hookmill: `stripe`, `shopify`, `square`, `razorpay`, `standard`.
+    /// A scheme and mapping that come with Hookmill; `hookmill sources presets` lists them.
     pub preset: Option<String>,
     /// Where it posts to; `/webhooks/<name>` unless said otherwise.
     pub path: Option<String>,
     /// Secrets that signatures may be made with; several while one is being replaced.
     #[serde(default)]
-    pub secrets: Vec<SecretRef>,
+    pub secrets: Vec<SecretConfig>,
     /// The URL as registered with the provider, where that is part of what is signed.
     pub url: Option<String>,
     /// How old, and how far ahead, a signature may be; overrides the preset's.
     #[serde(default, with = "humantime_serde::option")]
     pub tolerance: Option<Duration>,
-    /// How requests are signed; instead of the preset's.
-    pub auth: Option<AuthConfig>,
-    /// Whether a request must say that it is JSON; yes unless said otherwise.
+    /// How requests are signed, instead of the preset's way. Several ways stand side by side: any of them will do.
+    pub auth: Option<AuthConfigs>,
+    /// Addresses that requests may come from, besides being signed; any unless said otherwise.
+    pub allow_from: Option<Vec<IpNet>>,
+    /// Certificates in PEM form, provisioned beforehand, for schemes that sign with one. With them nothing is fetched.
+    #[serde(default)]
+    pub certificates: Vec<PathBuf>,
+    /// Root certificates in PEM form that such a certificate's chain must lead to; those of the web unless said otherwise.
+    pub certificate_roots: Option<PathBuf>,
+    /// Whether a request must say that it is JSON; the preset's word, or yes.
     pub require_json: Option<bool>,
     /// How many requests it may send.
     pub rate_limit: Option<RateLimit>,
-    /// What its events mean: rules that are tried before the preset's, the first that fits decides.
+    /// Where a request has several events: a JSON Pointer to their array. Places in rules are then looked up in each.
+    pub each: Option<String>,
+    /// What the provider waits for when its events are accepted; 202 and their list unless said otherwise.
+    pub answer: Option<AnswerConfig>,
+    /// Requests that are no events but ask for an answer: challenges, pings, tests. Tried before the preset's.
     #[serde(default)]
-    pub map: Vec<MapConfig>,
+    pub handshake: Vec<HandshakeConfig>,
+    /// What becomes of a verified event that no rule wants; the preset's word, or `ack`.
+    pub unmapped: Option<Unmapped>,
+    /// What becomes of a verified event that lacks something; the preset's word, or `reject`.
+    pub invalid: Option<Invalid>,
+    /// What its events mean: rules that are tried before the preset's, the first that fits decides. One with the name of
+    /// a preset's rule changes what it says of that one and leaves the rest.
+    #[serde(default)]
+    pub map: Vec<RuleConfig>,
+    /// Rules that are tried after the preset's.
+    #[serde(default)]
+    pub map_after: Vec<RuleConfig>,
+}
+
+/// A secret, by reference.
+#[derive(Clone, Debug)]
+pub struct SecretConfig {
+    /// Where it is.
+    pub from: SecretRef,
+    /// What it is called in `/stats` and metrics; the reference unless said otherwise.
+    pub name: Option<String>,
+    /// After this it vouches for nothing any more.
+    pub valid_until: Option<DateTime<Utc>>,
+}
+
+impl<'de> Deserialize<'de> for SecretConfig {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            from: SecretRef,
+            name: Option<String>,
+            valid_until: Option<String>,
+        }
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Form {
+            Reference(String),
+            Table(Table),
+        }
+        let table = match Form::deserialize(input)? {
+            Form::Reference(text) => Table {
+                from: text.parse().map_err(D::Error::custom)?,
+                name: None,
+                valid_until: None,
+            },
+            Form::Table(table) => table,
+        };
+        let valid_until = table.valid_until.map(|text| {
+            DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc()).map_err(|_| {
+                D::Error::custom(format!(
+                    "valid_until = {text:?} is no time: write it like \"2027-01-31T00:00:00Z\""
+                ))
+            })
+        });
+        Ok(Self {
+            from: table.from,
+            name: table.name,
+            valid_until: valid_until.transpose()?,
+        })
+    }
 }
 
 /// A limit of requests; more are answered 429.
@@ -52,23 +127,173 @@ pub struct RateLimit {
     pub burst: NonZero<u32>,
 }
 
-/// The HMAC family.
+/// What becomes of a verified event that no rule wants.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unmapped {
+    /// 200, and a counter.
+    #[default]
+    Ack,
+    /// Kept on the topic of parked events, to be replayed when a rule wants it.
+    Park,
+    /// 422.
+    Reject,
+}
+
+/// What becomes of a verified event that lacks something a rule needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Invalid {
+    /// Kept on the topic of parked events.
+    Park,
+    /// 422.
+    #[default]
+    Reject,
+}
+
+/// An answer in the provider's own words.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerConfig {
+    /// Its status.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Its media type.
+    #[serde(default = "plain")]
+    pub content_type: String,
+    /// Its body. In a handshake, places in braces are filled in.
+    #[serde(default)]
+    pub body: String,
+}
+
+fn ok() -> u16 {
+    200
+}
+fn plain() -> String {
+    "text/plain; charset=utf-8".to_owned()
+}
+
+/// A request that is no event but wants an answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AuthConfig {
-    /// The hash.
-    #[serde(default = "sha256")]
-    pub algorithm: Algorithm,
-    /// The header that holds the signature.
+pub struct HandshakeConfig {
+    /// Its method.
+    #[serde(default = "post")]
+    pub method: HandshakeMethod,
+    /// Whether it is signed as events are.
+    #[serde(default = "yes")]
+    pub signed: bool,
+    /// Places and the values that each may have; `"*"` for any. All must fit. Besides the places of rules there are
+    /// `query:NAME` and `form:NAME`; a JSON Pointer only where the request is signed.
+    pub when: BTreeMap<String, Places>,
+    /// What it gets.
+    pub answer: AnswerConfig,
+}
+
+/// A handshake's method.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs)]
+pub enum HandshakeMethod {
+    Get,
+    Post,
+}
+
+fn post() -> HandshakeMethod {
+    HandshakeMethod::Post
+}
+fn yes() -> bool {
+    true
+}
+
+/// One scheme, or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum AuthConfigs {
+    /// The only one.
+    One(AuthConfig),
+    /// Any of these will do.
+    Many(Vec<AuthConfig>),
+}
+
+impl AuthConfigs {
+    pub(super) fn list(&self) -> &[AuthConfig] {
+        match self {
+            AuthConfigs::One(one) => std::slice::from_ref(one),
+            AuthConfigs::Many(many) => many,
+        }
+    }
+
+    fn list_mut(&mut self) -> &mut [AuthConfig] {
+        match self {
+            AuthConfigs::One(one) => std::slice::from_mut(one),
+            AuthConfigs::Many(many) => many,
+        }
+    }
+}
+
+/// How a request shows that it is the provider's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum AuthConfig {
+    /// An HMAC over the request's parts.
+    Hmac(SignatureConfig),
+    /// An ed25519 signature over the request's parts; `secrets` are public keys.
+    Ed25519(SignatureConfig),
+    /// An RSA signature with a certificate.
+    Certificate(CertificateConfig),
+    /// Basic authentication; a secret is `user:password`.
+    Basic,
+    /// A token in a header.
+    Token(TokenConfig),
+    /// An HMAC in each of the request's events.
+    Items(ItemHmacConfig),
+    /// Nothing: anybody who reaches the listener can write. Taken only on loopback, or if said twice.
+    None {
+        /// The second time: `"i know"`.
+        #[serde(default)]
+        anybody: Option<String>,
+    },
+}
+
+impl AuthConfig {
+    pub(super) fn secret_prefix(&self) -> &str {
+        match self {
+            AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => &config.secret_prefix,
+            AuthConfig::Certificate(_)
+            | AuthConfig::Basic
+            | AuthConfig::Token(_)
+            | AuthConfig::Items(_)
+            | AuthConfig::None { .. } => "",
+        }
+    }
+
+    fn set_tolerance(&mut self, tolerance: Duration) {
+        match self {
+            AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => config.tolerance = tolerance,
+            AuthConfig::Certificate(_)
+            | AuthConfig::Basic
+            | AuthConfig::Token(_)
+            | AuthConfig::Items(_)
+            | AuthConfig::None { .. } => {}
+        }
+    }
+}
+
+/// Where a signature stands, what it is made over, and with what key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignatureConfig {
+    /// The header that holds it.
     pub header: String,
     /// Between several items in that header.
     pub separator: Option<char>,
     /// What an item begins with that is a signature; other items are passed over.
     #[serde(default)]
     pub prefix: String,
-    /// How the signature is written.
+    /// How it is written.
     pub encoding: Encoding,
-    /// What is signed, of `{body}`, `{timestamp}`, `{url}`, `{header:NAME}` and text between.
+    /// What is signed, of `{body}`, `{timestamp}`, `{url}`, `{header:NAME}`, `{crc32}` (of the body, in decimal) and text between.
     #[serde(default = "body")]
     pub content: String,
     /// Where the time of signing stands, in seconds since 1970: `header:NAME`, or `item:PREFIX` of the signature's header.
@@ -76,12 +301,67 @@ pub struct AuthConfig {
     /// How old, and how far ahead, it may be.
     #[serde(default = "five_minutes", with = "humantime_serde")]
     pub tolerance: Duration,
+    /// The hash of an HMAC.
+    #[serde(default = "sha256")]
+    pub algorithm: Algorithm,
+    /// How the secret, or the public key, is written.
+    #[serde(default = "raw")]
+    pub secret_encoding: SecretEncoding,
+    /// What is taken off its beginning, if it is there, before it is decoded.
+    #[serde(default)]
+    pub secret_prefix: String,
+}
+
+/// RSA-SHA256 (PKCS #1 v1.5) with a certificate that the request names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateConfig {
+    /// The header that holds the signature, in base64.
+    pub header: String,
+    /// The header that holds the certificate's URL.
+    pub url_header: String,
+    /// Hosts that a certificate may be fetched from; `*.example.com` for all below a name.
+    pub hosts: Vec<String>,
+    /// The name that the certificate must be for, or `*.example.com`.
+    pub subject: String,
+    /// A header that names the algorithm, and what it must say.
+    pub algorithm: Option<(String, String)>,
+    /// What is signed; `{secret}` is the source's secret, as an id that the provider gave.
+    pub content: String,
+}
+
+/// A token in a header.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenConfig {
+    /// The header that holds it.
+    #[serde(default = "authorization")]
+    pub header: String,
+    /// What stands before it, such as `"Bearer "`.
+    #[serde(default)]
+    pub prefix: String,
+}
+
+fn authorization() -> String {
+    "authorization".to_owned()
+}
+
+/// An HMAC in each event, over some of its fields.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ItemHmacConfig {
+    /// Where it stands in the event.
+    pub signature: String,
+    /// What it is made over: pointers in braces, and text between. A missing field is empty.
+    pub content: String,
+    /// The hash.
+    #[serde(default = "sha256")]
+    pub algorithm: Algorithm,
+    /// How it is written.
+    pub encoding: Encoding,
     /// How the secret is written.
     #[serde(default = "raw")]
     pub secret_encoding: SecretEncoding,
-    /// What is taken off the secret's beginning, if it is there, before it is decoded.
-    #[serde(default)]
-    pub secret_prefix: String,
 }
 
 fn sha256() -> Algorithm {
@@ -147,36 +427,61 @@ impl Places {
 
 /// One rule: which requests it is for, and where the event's fields stand in them.
 ///
-/// A place is `/a/b` (a JSON Pointer by RFC 6901 into the body), `header:NAME`, `const:TEXT`, or a template of places in braces with
-/// text between, which yields nothing if one of them does. Numbers keep their exact text.
-#[derive(Clone, Debug, Deserialize)]
+/// A place is `/a/b` (a JSON Pointer by RFC 6901 into the event), `body:/a/b` (into the whole body, where a request has
+/// several events), `header:NAME`, `const:TEXT`, or a template of places in braces with text between, which yields
+/// nothing if one of them does. Numbers keep their exact text.
+///
+/// A rule of its own says at least `when`, `kind`, `event_id`, `event_type`, `occurred_at`, `user_id`, and `order_id` or `dispute_id`.
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct MapConfig {
+pub struct RuleConfig {
+    /// What it is called: in `hookmill sources`, and to change a preset's rule.
+    pub name: Option<String>,
     /// Places and the values that each may have; all must fit.
-    pub when: BTreeMap<String, Places>,
+    pub when: Option<BTreeMap<String, Places>>,
     /// `order` or `dispute`.
-    pub kind: Kind,
+    pub kind: Option<Kind>,
     /// Identity, stable over redeliveries.
-    pub event_id: Places,
+    pub event_id: Option<Places>,
     /// The provider's word for what happened.
-    pub event_type: Places,
+    pub event_type: Option<Places>,
     /// When it happened, by what the provider signed: it must repeat on redelivery.
-    pub occurred_at: TimeConfig,
+    pub occurred_at: Option<TimeConfig>,
     /// The order.
     pub order_id: Option<Places>,
     /// The dispute.
     pub dispute_id: Option<Places>,
     /// The user's key. It must not change in the life of an order or dispute, as it decides the shard.
-    pub user_id: Places,
+    pub user_id: Option<Places>,
     /// The amount.
     pub amount: Option<AmountConfig>,
     /// Its currency.
     pub currency: Option<Places>,
     /// The state; the first rule that knows the provider's word decides.
-    #[serde(default)]
-    pub status: Vec<StatusConfig>,
+    pub status: Option<Vec<StatusConfig>>,
     /// Counts the entity's changes.
     pub version: Option<Places>,
+}
+
+impl RuleConfig {
+    /// This rule with what `change` says instead.
+    fn changed_by(self, change: RuleConfig) -> RuleConfig {
+        RuleConfig {
+            name: self.name,
+            when: change.when.or(self.when),
+            kind: change.kind.or(self.kind),
+            event_id: change.event_id.or(self.event_id),
+            event_type: change.event_type.or(self.event_type),
+            occurred_at: change.occurred_at.or(self.occurred_at),
+            order_id: change.order_id.or(self.order_id),
+            dispute_id: change.dispute_id.or(self.dispute_id),
+            user_id: change.user_id.or(self.user_id),
+            amount: change.amount.or(self.amount),
+            currency: change.currency.or(self.currency),
+            status: change.status.or(self.status),
+            version: change.version.or(self.version),
+        }
+    }
 }
 
 /// A time and its unit.
@@ -257,18 +562,33 @@ impl SourceConfigError {
 /// What a preset gives; in the form of `[[sources]]` itself.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Preset {
-    auth: AuthConfig,
-    map: Vec<MapConfig>,
+pub struct Preset {
+    /// What to know about it: what it is for, where its key comes from, what is not confirmed.
+    pub about: String,
+    auth: AuthConfigs,
+    #[serde(default)]
+    require_json: Option<bool>,
+    each: Option<String>,
+    answer: Option<AnswerConfig>,
+    #[serde(default)]
+    handshake: Vec<HandshakeConfig>,
+    unmapped: Option<Unmapped>,
+    invalid: Option<Invalid>,
+    map: Vec<RuleConfig>,
 }
 
-const PRESETS: &[(&str, &str)] = &[
-    ("razorpay", include_str!("presets/razorpay.toml")),
-    ("shopify", include_str!("presets/shopify.toml")),
-    ("square", include_str!("presets/square.toml")),
-    ("standard", include_str!("presets/standard.toml")),
-    ("stripe", include_str!("presets/stripe.toml")),
-];
+macro_rules! presets {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("presets/", $name, ".toml")))),*]
+    };
+}
+
+const PRESETS: &[(&str, &str)] = presets!["razorpay", "shopify", "square", "standard", "stripe"];
+
+/// The names of all presets and their texts.
+pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PRESETS.iter().copied()
+}
 
 fn preset(name: &str) -> Result<Preset, String> {
     let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
@@ -298,43 +618,73 @@ impl SourceConfig {
             return Err("needs a name of letters, digits, '-', '_' and '.'".to_owned());
         }
         let preset = self.preset.as_deref().map(preset).transpose()?;
-        let (preset_auth, preset_map) = preset.map_or((None, Vec::new()), |p| (Some(p.auth), p.map));
-        let mut auth = self
-            .auth
-            .or(preset_auth)
-            .ok_or("says neither `preset` nor `auth`: how are its requests signed?")?;
-        if let Some(tolerance) = self.tolerance {
-            auth.tolerance = tolerance;
-        }
-        if self.secrets.is_empty() {
-            return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".to_owned());
-        }
-        let resolve = |(i, secret): (usize, &SecretRef)| {
-            secret
-                .resolve()
-                .map_err(|error| format!("cannot resolve secrets[{i}] = \"{secret}\": {error}"))
-        };
-        let secrets = self
-            .secrets
-            .iter()
-            .enumerate()
-            .map(resolve)
-            .collect::<Result<Vec<_>, _>>()?;
         let path = self.path.unwrap_or_else(|| format!("/webhooks/{}", self.name));
         if !path.starts_with('/') {
             return Err(format!("has the path {path:?}: it must begin with '/'"));
         }
-        let rules: Vec<MapConfig> = self.map.into_iter().chain(preset_map).collect();
+        let (mut auth, preset) = match (self.auth, preset) {
+            (Some(own), preset) => (own, preset),
+            (None, Some(preset)) => (preset.auth.clone(), Some(preset)),
+            (None, None) => return Err("says neither `preset` nor `auth`: how are its requests signed?".to_owned()),
+        };
+        if let Some(tolerance) = self.tolerance {
+            auth.list_mut()
+                .iter_mut()
+                .for_each(|scheme| scheme.set_tolerance(tolerance));
+        }
+        let (given, given_handshakes) = match &preset {
+            Some(preset) => (preset.map.clone(), preset.handshake.clone()),
+            None => (Vec::new(), Vec::new()),
+        };
+        let rules = merge(self.map, given, self.map_after);
         if rules.is_empty() {
             return Err("has no mapping: add [[sources.map]], or a preset".to_owned());
         }
+        let each = self.each.or_else(|| preset.as_ref()?.each.clone());
+        let handshakes: Vec<HandshakeConfig> = self.handshake.into_iter().chain(given_handshakes).collect();
+        let certificates = Certificates::provisioned(&self.certificates, self.certificate_roots.as_deref())?;
+        let mut mapping = Mapping::compile(&rules, each.as_deref())?;
+        let handshakes = handshake::compile(&handshakes, mapping.trees())?;
+        let auth = Auth::compile(
+            auth.list(),
+            &self.secrets,
+            self.url.as_deref(),
+            &certificates,
+            self.allow_from.unwrap_or_default(),
+            &mut mapping.trees().item,
+        )?;
+        let preset = preset.as_ref();
         Ok(Source {
-            auth: Hmac::compile(&auth, self.url.as_deref(), &secrets)?,
-            mapping: Mapping::compile(&rules)?,
+            preset: self.preset,
+            auth,
+            certificates,
+            mapping,
+            handshakes,
             path,
-            wants_json: self.require_json.unwrap_or(true),
+            wants_json: self
+                .require_json
+                .or(preset.and_then(|p| p.require_json))
+                .unwrap_or(true),
             rate_limit: self.rate_limit,
+            answer: self.answer.or_else(|| preset?.answer.clone()),
+            unmapped: self.unmapped.or(preset.and_then(|p| p.unmapped)).unwrap_or_default(),
+            invalid: self.invalid.or(preset.and_then(|p| p.invalid)).unwrap_or_default(),
             name: self.name,
         })
     }
+}
+
+/// The user's rules, the preset's with the user's changes, and the user's later ones.
+fn merge(own: Vec<RuleConfig>, mut given: Vec<RuleConfig>, after: Vec<RuleConfig>) -> Vec<RuleConfig> {
+    let mut rules = Vec::with_capacity(own.len() + given.len() + after.len());
+    for rule in own {
+        let same = |g: &&mut RuleConfig| rule.name.is_some() && g.name == rule.name;
+        match given.iter_mut().find(same) {
+            Some(of_preset) => *of_preset = std::mem::take(of_preset).changed_by(rule),
+            None => rules.push(rule),
+        }
+    }
+    rules.extend(given);
+    rules.extend(after);
+    rules
 }

@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 
 use super::config::Places;
-use super::tree::{Found, Tree};
+use super::tree::{Found, Trees};
 use super::{HeaderLookup, header_text};
 
 #[derive(Debug)]
 enum Expr {
     Pointer(usize),
+    /// Into the whole body, where the request has several events.
+    Body(usize),
     Header(String),
     Const(String),
     Template(Vec<Expr>),
@@ -25,15 +27,18 @@ pub(super) struct Exprs {
 /// The request that places are looked up in.
 pub(super) struct Request<'r, 'a, H: ?Sized> {
     pub(super) headers: &'a H,
+    /// The event.
+    pub(super) item: &'r Found<'a>,
+    /// What it came in; the same, unless the request has several events.
     pub(super) body: &'r Found<'a>,
 }
 
 impl Exprs {
-    pub(super) fn compile(places: &Places, tree: &mut Tree) -> Result<Self, String> {
+    pub(super) fn compile(places: &Places, trees: &mut Trees) -> Result<Self, String> {
         let written = places.list();
         let exprs = written
             .iter()
-            .map(|text| compile(text, tree))
+            .map(|text| compile(text, trees))
             .collect::<Result<_, _>>()?;
         Ok(Self {
             exprs,
@@ -41,28 +46,44 @@ impl Exprs {
         })
     }
 
+    /// The place that yields something, as it is written.
+    pub(super) fn decided<H: HeaderLookup + ?Sized>(&self, request: &Request<'_, '_, H>) -> Option<&str> {
+        let at = self.exprs.iter().position(|expr| expr.eval(request).is_some())?;
+        self.written.get(at).map(String::as_str)
+    }
+
     pub(super) fn eval<'a, H: HeaderLookup + ?Sized>(&self, request: &Request<'_, 'a, H>) -> Option<Cow<'a, str>> {
         self.exprs.iter().find_map(|expr| expr.eval(request))
     }
 }
 
-fn compile(text: &str, tree: &mut Tree) -> Result<Expr, String> {
+/// The place as one in the whole body.
+pub(super) fn in_body(text: &str) -> String {
+    if text.starts_with('/') {
+        format!("body:{text}")
+    } else {
+        text.to_owned()
+    }
+}
+
+fn compile(text: &str, trees: &mut Trees) -> Result<Expr, String> {
     if text.contains('{') {
-        return template(text, tree);
+        return template(text, trees);
     }
     if text.starts_with('/') {
-        return Ok(Expr::Pointer(tree.slot(text)?));
+        return Ok(Expr::Pointer(trees.item_slot(text)?));
     }
     match text.split_once(':') {
+        Some(("body", pointer)) => Ok(Expr::Body(trees.body_slot(pointer)?)),
         Some(("header", name)) if !name.is_empty() => Ok(Expr::Header(name.to_ascii_lowercase())),
         Some(("const", value)) if !value.is_empty() => Ok(Expr::Const(value.to_owned())),
         _ => Err(format!(
-            "has the place {text:?}: use \"/pointer\", \"header:NAME\", \"const:TEXT\" or a template such as \"order:{{/id}}\""
+            "has the place {text:?}: use \"/pointer\", \"body:/pointer\", \"header:NAME\", \"const:TEXT\" or a template such as \"order:{{/id}}\""
         )),
     }
 }
 
-fn template(text: &str, tree: &mut Tree) -> Result<Expr, String> {
+fn template(text: &str, trees: &mut Trees) -> Result<Expr, String> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('{') {
@@ -72,7 +93,7 @@ fn template(text: &str, tree: &mut Tree) -> Result<Expr, String> {
         let (place, behind) = after
             .split_once('}')
             .ok_or_else(|| format!("has the template {text:?} with a brace that is not closed"))?;
-        parts.push(compile(place, tree)?);
+        parts.push(compile(place, trees)?);
         rest = behind;
     }
     if !rest.is_empty() {
@@ -84,7 +105,8 @@ fn template(text: &str, tree: &mut Tree) -> Result<Expr, String> {
 impl Expr {
     fn eval<'a, H: HeaderLookup + ?Sized>(&self, request: &Request<'_, 'a, H>) -> Option<Cow<'a, str>> {
         match self {
-            Expr::Pointer(slot) => request.body.scalar(*slot),
+            Expr::Pointer(slot) => request.item.scalar(*slot),
+            Expr::Body(slot) => request.body.scalar(*slot),
             Expr::Header(name) => header_text(request.headers, name),
             Expr::Const(text) => Some(Cow::Owned(text.clone())),
             Expr::Template(parts) => {

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use hookmill_schema::{Kind, NewEvent, Status};
 
-use super::config::{AmountConfig, MapConfig, MoneyUnit, Places, StatusConfig, TimeConfig, TimeUnit};
+use super::config::{AmountConfig, MoneyUnit, Places, RuleConfig, StatusConfig, TimeConfig, TimeUnit};
 use super::expr::{Exprs, Request};
-use super::tree::Tree;
-use super::{Accepted, HeaderLookup, Received, Refusal, money, time};
+use super::tree::{Found, Trees};
+use super::{Accepted, HeaderLookup, Refusal, money, time};
 
 /// Longest id in bytes: far above what providers use, far below what an index entry may have (2,704 bytes).
 const LONGEST_ID: usize = 512;
@@ -16,12 +16,33 @@ const LONGEST_ID: usize = 512;
 /// The compiled rules of a source.
 #[derive(Debug)]
 pub(super) struct Mapping {
-    tree: Tree,
+    trees: Trees,
     rules: Vec<Rule>,
+}
+
+/// What a rule made of an event.
+#[derive(Debug)]
+pub(super) enum Mapped {
+    Event(Accepted),
+    /// No rule wants it; the provider's word for it, if it says one.
+    Unwanted(Option<String>),
+}
+
+/// How a field of an event came about.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Traced {
+    /// The field.
+    pub field: &'static str,
+    /// The place that gave its value, as it is written; `None` where none did.
+    pub place: Option<String>,
+    /// Its value as it was found.
+    pub value: Option<String>,
 }
 
 #[derive(Debug)]
 struct Rule {
+    /// As it is called, or its number.
+    name: String,
     when: Vec<(Exprs, Vec<String>)>,
     kind: Kind,
     event_id: Exprs,
@@ -44,51 +65,96 @@ struct StatusRule {
 }
 
 impl Mapping {
-    pub(super) fn compile(rules: &[MapConfig]) -> Result<Self, String> {
-        let mut tree = Tree::default();
+    /// Compiles rules; `each` is where a request has its several events.
+    pub(super) fn compile(rules: &[RuleConfig], each: Option<&str>) -> Result<Self, String> {
+        let mut trees = Trees::new(each)?;
         let rules = rules.iter().enumerate().map(|(i, rule)| {
-            Rule::compile(rule, &mut tree).map_err(|why| format!("in its mapping rule {} ({}) {why}", i + 1, rule.kind))
+            let name = rule.name.clone().unwrap_or_else(|| format!("rule {}", i + 1));
+            Rule::compile(rule, name.clone(), &mut trees).map_err(|why| format!("in its mapping rule {name:?} {why}"))
         });
         let rules = rules.collect::<Result<_, _>>()?;
-        Ok(Self { tree, rules })
+        Ok(Self { trees, rules })
     }
 
-    pub(super) fn map<H: HeaderLookup + ?Sized>(
+    /// The places that are read; what else has to be read is added to them.
+    pub(super) fn trees(&mut self) -> &mut Trees {
+        &mut self.trees
+    }
+
+    /// Reads a body once and gives each of its events, with its own text, to `take`.
+    pub(super) fn walk<'a, E>(
+        &self,
+        body: &'a [u8],
+        mut take: impl FnMut(&Found<'a>, &Found<'a>, &'a str) -> Result<(), E>,
+    ) -> Result<(), E>
+    where
+        E: From<Refusal>,
+    {
+        let text = std::str::from_utf8(body).map_err(|_| Refusal::NotJson("it is not UTF-8".to_owned()))?;
+        let not_json = |error: serde_json::Error| Refusal::NotJson(error.to_string());
+        let Some(slot) = self.trees.each else {
+            let found = self.trees.item.read(text).map_err(not_json)?;
+            return take(&found, &found, text);
+        };
+        let around = self.trees.body.read(text).map_err(not_json)?;
+        let elements = around.elements(slot).ok_or_else(|| Refusal::Unmappable {
+            field: "each",
+            tried: vec![self.trees.body.pointer(slot).to_owned()],
+            why: "is no array of events".to_owned(),
+        })?;
+        if elements.is_empty() {
+            return Err(Refusal::Unmappable {
+                field: "each",
+                tried: vec![self.trees.body.pointer(slot).to_owned()],
+                why: "has no events".to_owned(),
+            }
+            .into());
+        }
+        for element in elements {
+            let found = self.trees.item.read(element.get()).map_err(not_json)?;
+            take(&found, &around, element.get())?;
+        }
+        Ok(())
+    }
+
+    /// The event that `text` means.
+    pub(super) fn event<H: HeaderLookup + ?Sized>(
         &self,
         source: &str,
-        headers: &H,
-        body: &[u8],
+        request: &Request<'_, '_, H>,
+        text: &str,
         now: DateTime<Utc>,
-    ) -> Result<Received, Refusal> {
-        let text = std::str::from_utf8(body).map_err(|_| Refusal::NotJson("it is not UTF-8".to_owned()))?;
-        let found = self
-            .tree
-            .read(text)
-            .map_err(|error| Refusal::NotJson(error.to_string()))?;
-        let request = Request { headers, body: &found };
-        match self.rules.iter().find(|rule| rule.fits(&request)) {
-            Some(rule) => rule
-                .event(source, &request, text, now)
-                .map(|event| Received::Accepted(vec![event])),
+    ) -> Result<Mapped, Refusal> {
+        match self.rule(request) {
+            Some(rule) => rule.event(source, request, text, now).map(Mapped::Event),
             None => {
-                let event_type = self.rules.first().and_then(|rule| rule.event_type.eval(&request));
-                Ok(Received::Ignored {
-                    event_type: event_type.map(Cow::into_owned),
-                })
+                let event_type = self.rules.first().and_then(|rule| rule.event_type.eval(request));
+                Ok(Mapped::Unwanted(event_type.map(Cow::into_owned)))
             }
         }
+    }
+
+    fn rule<H: HeaderLookup + ?Sized>(&self, request: &Request<'_, '_, H>) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.fits(request))
+    }
+
+    /// Which rule takes an event, and which place gave each field.
+    pub(super) fn trace<H: HeaderLookup + ?Sized>(&self, request: &Request<'_, '_, H>) -> Option<(&str, Vec<Traced>)> {
+        self.rule(request).map(|rule| (rule.name.as_str(), rule.trace(request)))
     }
 }
 
 impl Rule {
-    fn compile(rule: &MapConfig, tree: &mut Tree) -> Result<Self, String> {
-        let mut exprs = |places: &Places| Exprs::compile(places, tree);
+    fn compile(rule: &RuleConfig, name: String, trees: &mut Trees) -> Result<Self, String> {
+        let said = |what: &str| format!("does not say `{what}`");
+        let kind = rule.kind.ok_or_else(|| said("kind"))?;
+        let mut exprs = |places: &Places| Exprs::compile(places, trees);
         let mut optional = |places: &Option<Places>| places.as_ref().map(&mut exprs).transpose();
         let order_id = optional(&rule.order_id)?;
         let dispute_id = optional(&rule.dispute_id)?;
         let currency = optional(&rule.currency)?;
         let version = optional(&rule.version)?;
-        match rule.kind {
+        match kind {
             Kind::Order if order_id.is_none() => return Err("has no order_id".to_owned()),
             Kind::Dispute if dispute_id.is_none() => return Err("has no dispute_id".to_owned()),
             Kind::Order | Kind::Dispute => {}
@@ -100,9 +166,10 @@ impl Rule {
         if amount.is_some() && currency.is_none() {
             return Err("has an amount and no currency".to_owned());
         }
-        let TimeConfig { from, unit } = &rule.occurred_at;
+        let TimeConfig { from, unit } = rule.occurred_at.as_ref().ok_or_else(|| said("occurred_at"))?;
         let occurred_at = (exprs(from)?, *unit);
-        let when = rule.when.iter().map(|(place, values)| {
+        let when = rule.when.as_ref().ok_or_else(|| said("when"))?;
+        let when = when.iter().map(|(place, values)| {
             let values = values.list().into_iter().map(str::to_owned).collect();
             Ok((exprs(&Places::One(place.clone()))?, values))
         });
@@ -110,17 +177,20 @@ impl Rule {
         let status = rule
             .status
             .iter()
-            .map(|s| StatusRule::compile(s, rule.kind, &mut exprs))
+            .flatten()
+            .map(|s| StatusRule::compile(s, kind, &mut exprs))
             .collect::<Result<_, _>>()?;
+        let mut needed = |what: &str, places: &Option<Places>| exprs(places.as_ref().ok_or_else(|| said(what))?);
         Ok(Self {
+            name,
             when,
-            kind: rule.kind,
-            event_id: exprs(&rule.event_id)?,
-            event_type: exprs(&rule.event_type)?,
+            kind,
+            event_id: needed("event_id", &rule.event_id)?,
+            event_type: needed("event_type", &rule.event_type)?,
             occurred_at,
             order_id,
             dispute_id,
-            user_id: exprs(&rule.user_id)?,
+            user_id: needed("user_id", &rule.user_id)?,
             amount,
             currency,
             status,
@@ -201,6 +271,38 @@ impl Rule {
             user_id: user_id.into_owned(),
             value,
         })
+    }
+
+    fn trace<H: HeaderLookup + ?Sized>(&self, request: &Request<'_, '_, H>) -> Vec<Traced> {
+        let traced = |field, places: &Exprs| Traced {
+            field,
+            place: places.decided(request).map(str::to_owned),
+            value: places.eval(request).map(Cow::into_owned),
+        };
+        let mut fields = vec![
+            traced("event_id", &self.event_id),
+            traced("event_type", &self.event_type),
+            traced("occurred_at", &self.occurred_at.0),
+            traced("user_id", &self.user_id),
+        ];
+        fields.extend(self.order_id.as_ref().map(|p| traced("order_id", p)));
+        fields.extend(self.dispute_id.as_ref().map(|p| traced("dispute_id", p)));
+        fields.extend(self.amount.as_ref().map(|(p, _)| traced("amount", p)));
+        fields.extend(self.currency.as_ref().map(|p| traced("currency", p)));
+        fields.extend(self.version.as_ref().map(|p| traced("version", p)));
+        let deciding = self.status.iter().find(|rule| {
+            let word = rule.from.eval(request);
+            word.is_some_and(|word| rule.present.is_some() || rule.map.iter().any(|(known, _)| *known == word))
+        });
+        fields.push(match deciding {
+            Some(rule) => traced("status", &rule.from),
+            None => Traced {
+                field: "status",
+                place: None,
+                value: None,
+            },
+        });
+        fields
     }
 
     fn amount<H: HeaderLookup + ?Sized>(

@@ -6,23 +6,73 @@
 mod auth;
 mod config;
 mod expr;
+mod handshake;
 mod mapping;
 mod money;
 mod time;
 mod tree;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use hookmill_schema::Kind;
+use serde_json::Value;
 
-pub use auth::AuthError;
-pub use config::{MapConfig, RateLimit, SourceConfig, SourceConfigError};
+pub use auth::{AuthError, CertificateError, Certificates};
+pub use config::{
+    AnswerConfig, Invalid, RateLimit, RuleConfig, SecretConfig, SourceConfig, SourceConfigError, Unmapped, presets,
+};
+pub use handshake::Answer;
+pub use mapping::Traced;
 
-use auth::Hmac;
-use mapping::Mapping;
+use auth::{Auth, Voucher};
+use expr::Request;
+use handshake::Handshake;
+use mapping::{Mapped, Mapping};
+use tree::Found;
+
+/// A request's method, as far as sources care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// Events, and most handshakes.
+    Post,
+    /// Handshakes only.
+    Get,
+}
+
+/// A request as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a, H: ?Sized> {
+    /// Its method.
+    pub method: Method,
+    /// What stands behind the `?` of its target.
+    pub query: &'a str,
+    /// Its headers.
+    pub headers: &'a H,
+    /// Its body.
+    pub body: &'a [u8],
+    /// When it came.
+    pub now: DateTime<Utc>,
+    /// Who sent it; `None` where that is not known, as in tools.
+    pub peer: Option<IpAddr>,
+}
+
+impl<'a, H: HeaderLookup + ?Sized> Incoming<'a, H> {
+    /// A POST from nobody in particular.
+    pub fn post(headers: &'a H, body: &'a [u8], now: DateTime<Utc>) -> Self {
+        Self {
+            method: Method::Post,
+            query: "",
+            headers,
+            body,
+            now,
+            peer: None,
+        }
+    }
+}
 
 /// The headers of a request.
 pub trait HeaderLookup {
@@ -61,6 +111,12 @@ pub enum Refusal {
     /// The sender is not who it should be.
     #[error(transparent)]
     Unauthorized(#[from] AuthError),
+    /// A verified event that no rule wants, and the source refuses such.
+    #[error("no rule takes this event{}", .event_type.as_ref().map(|t| format!(" (type {t:?})")).unwrap_or_default())]
+    Unwanted {
+        /// The provider's word for it, if it says one.
+        event_type: Option<String>,
+    },
     /// A verified event that lacks something, or says something that cannot be stored.
     #[error("field {field}: {why} (tried {})", .tried.join(", "))]
     Unmappable {
@@ -76,13 +132,29 @@ pub enum Refusal {
 /// What became of a verified webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Received {
-    /// Events to publish.
-    Accepted(Vec<Accepted>),
+    /// Events to publish and to park: all or none.
+    Events {
+        /// For the topics of their kinds.
+        accepted: Vec<Accepted>,
+        /// For the topic of parked events.
+        parked: Vec<Parked>,
+    },
     /// No mapping wants it.
     Ignored {
         /// The provider's word for it, if it says one.
         event_type: Option<String>,
     },
+    /// It was no event, and wants this answer.
+    Handshake(Answer),
+}
+
+/// A verified event that is not understood, and kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parked {
+    /// `unmapped` or `invalid`.
+    pub why: &'static str,
+    /// For people.
+    pub reason: String,
 }
 
 /// One event, ready for Kafka.
@@ -132,17 +204,28 @@ impl Sources {
 #[derive(Debug)]
 pub struct Source {
     name: String,
+    preset: Option<String>,
     path: String,
     wants_json: bool,
     rate_limit: Option<RateLimit>,
-    auth: Hmac,
+    auth: Auth,
+    certificates: Certificates,
     mapping: Mapping,
+    handshakes: Vec<Handshake>,
+    answer: Option<AnswerConfig>,
+    unmapped: Unmapped,
+    invalid: Invalid,
 }
 
 impl Source {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The preset it is made of.
+    pub fn preset(&self) -> Option<&str> {
+        self.preset.as_deref()
     }
 
     /// The path that its webhooks are posted to.
@@ -155,40 +238,150 @@ impl Source {
         self.wants_json
     }
 
+    /// Whether a GET may be a handshake.
+    pub fn answers_get(&self) -> bool {
+        self.handshakes.iter().any(Handshake::is_get)
+    }
+
+    /// Whether an unsigned request may be a handshake: then it need not say that it is JSON.
+    pub fn answers_unsigned(&self) -> bool {
+        self.handshakes.iter().any(|h| !h.is_signed())
+    }
+
+    /// Whether anybody may send, without a secret.
+    pub fn is_open(&self) -> bool {
+        self.auth.is_open()
+    }
+
     /// How much it may send.
     pub fn rate_limit(&self) -> Option<RateLimit> {
         self.rate_limit
     }
 
-    /// Verifies a webhook, then maps it; `now` is when it arrived. What was verified is what is mapped: the same bytes.
-    pub fn receive<H: HeaderLookup + ?Sized>(
-        &self,
-        headers: &H,
-        body: &[u8],
-        now: DateTime<Utc>,
-    ) -> Result<Received, Refusal> {
-        self.verify(headers, body, now)?;
-        self.map(headers, body, now)
+    /// What the provider waits for when its events are accepted; `None` for our own words.
+    pub fn answer(&self) -> Option<&AnswerConfig> {
+        self.answer.as_ref()
     }
 
-    /// Whether the request was signed with one of the source's secrets, just now.
-    pub fn verify<H: HeaderLookup + ?Sized>(
-        &self,
-        headers: &H,
-        body: &[u8],
-        now: DateTime<Utc>,
-    ) -> Result<(), AuthError> {
-        self.auth.verify(headers, body, now)
+    /// Certificates for signatures that name theirs.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
-    /// The event that a verified request means.
-    pub fn map<H: HeaderLookup + ?Sized>(
+    /// Each secret's name and when it last matched; never the secret.
+    pub fn secret_uses(&self) -> impl Iterator<Item = (&str, Option<DateTime<Utc>>)> {
+        self.auth.uses()
+    }
+
+    /// The same for `/stats`.
+    pub fn secrets_view(&self) -> Vec<Value> {
+        self.auth.view()
+    }
+
+    /// Verifies a webhook, then maps it. What was verified is what is mapped: the same bytes.
+    pub fn receive<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Received, Refusal> {
+        self.auth.allows(request.peer)?;
+        let unsigned = self.handshakes.iter().filter(|h| !h.is_signed());
+        if let Some(answer) = unsigned.filter_map(|h| h.answer(request, None)).next() {
+            return Ok(Received::Handshake(answer));
+        }
+        let voucher = self.auth.verify(request)?;
+        self.understand(request, voucher)
+    }
+
+    /// Which secret vouches for the request is not told; whether one does, is.
+    pub fn verify<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<(), Refusal> {
+        match self.auth.verify(request)? {
+            Voucher::Items => self.mapping.walk(request.body, |item, _, _| {
+                self.auth.verify_item(item, request.now)?;
+                Ok(())
+            }),
+            Voucher::Secret(_) | Voucher::Open => Ok(()),
+        }
+    }
+
+    /// What a request means whose signature does not matter: for tools, and for what was verified before.
+    pub fn map<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Received, Refusal> {
+        self.understand(request, Voucher::Open)
+    }
+
+    fn understand<H: HeaderLookup + ?Sized>(
         &self,
-        headers: &H,
-        body: &[u8],
-        now: DateTime<Utc>,
+        request: &Incoming<'_, H>,
+        voucher: Voucher,
     ) -> Result<Received, Refusal> {
-        self.mapping.map(&self.name, headers, body, now)
+        let (mut accepted, mut parked) = (Vec::new(), Vec::new());
+        let mut ignored: Option<Option<String>> = None;
+        let mut handshake = None;
+        let walked = self.mapping.walk(request.body, |item, body, text| {
+            if voucher == Voucher::Items {
+                self.auth.verify_item(item, request.now).map_err(Refusal::from)?;
+            }
+            let found = Request {
+                headers: request.headers,
+                item,
+                body,
+            };
+            if handshake.is_none() {
+                let mut signed = self.handshakes.iter().filter(|h| h.is_signed());
+                handshake = signed.find_map(|h| h.answer(request, Some(&found)));
+            }
+            if handshake.is_some() {
+                return Ok(());
+            }
+            match self.mapping.event(&self.name, &found, text, request.now) {
+                Ok(Mapped::Event(event)) => accepted.push(event),
+                Ok(Mapped::Unwanted(event_type)) => match self.unmapped {
+                    Unmapped::Ack => ignored = Some(event_type),
+                    Unmapped::Park => parked.push(Parked {
+                        why: "unmapped",
+                        reason: match event_type {
+                            Some(event_type) => format!("no rule takes events of type {event_type:?}"),
+                            None => "no rule takes it".to_owned(),
+                        },
+                    }),
+                    Unmapped::Reject => return Err(Refusal::Unwanted { event_type }),
+                },
+                Err(refusal @ Refusal::Unmappable { .. }) if self.invalid == Invalid::Park => parked.push(Parked {
+                    why: "invalid",
+                    reason: refusal.to_string(),
+                }),
+                Err(refusal) => return Err(refusal),
+            }
+            Ok::<(), Refusal>(())
+        });
+        walked?;
+        if let Some(answer) = handshake {
+            return Ok(Received::Handshake(answer));
+        }
+        match ignored {
+            Some(event_type) if accepted.is_empty() && parked.is_empty() => Ok(Received::Ignored { event_type }),
+            _ => Ok(Received::Events { accepted, parked }),
+        }
+    }
+
+    /// For each event of a request: the rule that takes it, and which place gave each field.
+    pub fn trace<H: HeaderLookup + ?Sized>(
+        &self,
+        request: &Incoming<'_, H>,
+    ) -> Result<Vec<Option<(String, Vec<Traced>)>>, Refusal> {
+        let mut traces = Vec::new();
+        self.mapping.walk(request.body, |item: &Found<'_>, body, _| {
+            let found = Request {
+                headers: request.headers,
+                item,
+                body,
+            };
+            let trace = self.mapping.trace(&found);
+            traces.push(trace.map(|(rule, fields)| (rule.to_owned(), fields)));
+            Ok::<(), Refusal>(())
+        })?;
+        Ok(traces)
+    }
+
+    /// The headers that the provider would send with this body now; `None` where only the provider can sign.
+    pub fn sign<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Option<Vec<(String, String)>> {
+        self.auth.sign(request)
     }
 }
 

@@ -15,6 +15,35 @@ pub(super) struct Tree {
     pointers: Vec<String>,
 }
 
+/// The places in an event, and those in the body around several events.
+#[derive(Debug, Default)]
+pub(super) struct Trees {
+    pub(super) item: Tree,
+    pub(super) body: Tree,
+    /// The slot of the array, in the body's tree, where a request has several events.
+    pub(super) each: Option<usize>,
+}
+
+impl Trees {
+    pub(super) fn new(each: Option<&str>) -> Result<Self, String> {
+        let mut trees = Self::default();
+        trees.each = each.map(|pointer| trees.body.slot(pointer)).transpose()?;
+        Ok(trees)
+    }
+
+    pub(super) fn item_slot(&mut self, pointer: &str) -> Result<usize, String> {
+        self.item.slot(pointer)
+    }
+
+    /// Without several events the body is the event: all of it is read in one walk.
+    pub(super) fn body_slot(&mut self, pointer: &str) -> Result<usize, String> {
+        match self.each {
+            Some(_) => self.body.slot(pointer),
+            None => self.item.slot(pointer),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Node {
     slot: Option<usize>,
@@ -52,6 +81,11 @@ impl Tree {
         Ok(slot)
     }
 
+    /// The pointer of a slot.
+    pub(super) fn pointer(&self, slot: usize) -> &str {
+        self.pointers.get(slot).map_or("", String::as_str)
+    }
+
     /// Walks over the body. Fails if it is not JSON, or has a wanted key twice, so that it could be read in two ways.
     pub(super) fn read<'a>(&self, body: &'a str) -> Result<Found<'a>, serde_json::Error> {
         let mut found = Found(vec![None; self.pointers.len()]);
@@ -67,6 +101,12 @@ impl Tree {
 }
 
 impl<'a> Found<'a> {
+    /// The elements of an array, each with its own bytes; `None` where there is no array.
+    pub(super) fn elements(&self, slot: usize) -> Option<Vec<&'a RawValue>> {
+        let raw = self.0.get(slot).copied().flatten()?.get();
+        serde_json::from_str(raw).ok()
+    }
+
     /// The text of a scalar: a string's content, or a number's or truth value's own text. Null, the empty string, objects
     /// and arrays are none.
     pub(super) fn scalar(&self, slot: usize) -> Option<Cow<'a, str>> {

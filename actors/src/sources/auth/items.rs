@@ -1,0 +1,81 @@
+//! A signature in each of a request's several events (Adyen's form): an HMAC over some of its fields, kept in the item.
+
+use super::hmac::Keyed;
+use super::{AuthError, Key, Keys, envelope, key_bytes};
+use crate::sources::config::{Encoding, ItemHmacConfig};
+use crate::sources::tree::{Found, Tree};
+
+enum Piece {
+    Text(String),
+    /// A field; empty where it is missing.
+    Field(usize),
+}
+
+/// A compiled scheme with its keys.
+pub(in crate::sources) struct ItemHmac {
+    signature: (String, usize),
+    encoding: Encoding,
+    content: Vec<Piece>,
+    keys: Keys<Keyed>,
+}
+
+impl ItemHmac {
+    /// Compiles a scheme; the places it reads are added to the items' tree.
+    pub(super) fn compile(config: &ItemHmacConfig, tree: &mut Tree, secrets: &[Key<'_>]) -> Result<Self, String> {
+        let mut content = Vec::new();
+        let mut rest = config.content.as_str();
+        while let Some((before, after)) = rest.split_once('{') {
+            if !before.is_empty() {
+                content.push(Piece::Text(before.to_owned()));
+            }
+            let (pointer, behind) = after
+                .split_once('}')
+                .ok_or_else(|| format!("auth.content = {:?} has a brace that is not closed", config.content))?;
+            content.push(Piece::Field(tree.slot(pointer)?));
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            content.push(Piece::Text(rest.to_owned()));
+        }
+        let mut keys = Vec::with_capacity(secrets.len());
+        for secret in secrets {
+            let bytes = key_bytes(secret, "", config.secret_encoding)?;
+            let keyed = Keyed::new(config.algorithm, &bytes).ok_or_else(|| format!("{} is no key", secret.place()))?;
+            keys.push((secret.index, keyed));
+        }
+        Ok(Self {
+            signature: (config.signature.clone(), tree.slot(&config.signature)?),
+            encoding: config.encoding,
+            content,
+            keys: Keys(keys),
+        })
+    }
+
+    /// Verifies one item; returns the secret that it was signed with.
+    pub(super) fn verify(&self, item: &Found<'_>, valid: impl Fn(usize) -> bool) -> Result<usize, AuthError> {
+        let (pointer, slot) = &self.signature;
+        let text = item.scalar(*slot).ok_or_else(|| AuthError::MissingField {
+            pointer: pointer.clone(),
+        })?;
+        let signature = envelope::decode(self.encoding, &text).ok_or(AuthError::Wrong)?;
+        let mut right = None;
+        for (index, key) in self.keys.0.iter().filter(|(index, _)| valid(*index)) {
+            let mac = self.mac(key, item);
+            if mac.matches(&signature) {
+                right = Some(*index);
+            }
+        }
+        right.ok_or(AuthError::Wrong)
+    }
+
+    fn mac(&self, key: &Keyed, item: &Found<'_>) -> Keyed {
+        let mut mac = key.clone();
+        for piece in &self.content {
+            match piece {
+                Piece::Text(text) => mac.update(text.as_bytes()),
+                Piece::Field(slot) => mac.update(item.scalar(*slot).unwrap_or_default().as_bytes()),
+            }
+        }
+        mac
+    }
+}

@@ -1,0 +1,354 @@
+//! Who may send: signature schemes and tokens as declarative building blocks, behind one question ([`Auth::verify`]):
+//! which of the source's secrets vouches for this request?
+
+mod certificate;
+mod ed25519;
+mod envelope;
+mod hmac;
+mod items;
+mod parts;
+mod token;
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::{Value, json};
+
+pub use certificate::{CertificateError, Certificates};
+
+use super::config::{AuthConfig, SecretConfig, SecretEncoding};
+use super::tree::{Found, Tree};
+use super::{HeaderLookup, Incoming, Lookup};
+use crate::stats::rfc3339;
+use certificate::Certificate;
+use ed25519::Ed25519;
+use hmac::Hmac;
+use items::ItemHmac;
+use token::Token;
+
+/// Why a request is not authentic.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// A header that the scheme needs is not there.
+    #[error("the header {header} is missing")]
+    Missing {
+        /// Which one.
+        header: String,
+    },
+    /// A header that the scheme needs is there twice, or not in the scheme's form.
+    #[error("the header {header} is not in the form this source signs with")]
+    Malformed {
+        /// Which one.
+        header: String,
+    },
+    /// An event without the signature that it should carry.
+    #[error("the event has no signature at {pointer}")]
+    MissingField {
+        /// Where it should stand.
+        pointer: String,
+    },
+    /// No signature in the request was made with a secret of this source.
+    #[error("the signature does not match")]
+    Wrong,
+    /// Signed longer ago than the source tolerates.
+    #[error("the signature is {seconds} s old, more than this source tolerates")]
+    TooOld {
+        /// Its age.
+        seconds: i64,
+    },
+    /// Signed in the future.
+    #[error("the signature is {seconds} s ahead of the clock here, more than this source tolerates")]
+    TooFarAhead {
+        /// How far.
+        seconds: i64,
+    },
+    /// Sent from an address that the source does not allow.
+    #[error("this source does not take requests from this address")]
+    Address,
+    /// The certificate that the request names is not at hand; whoever can should fetch it from here and ask again.
+    #[error("the certificate of the signature is not known")]
+    CertificateNeeded {
+        /// Where it is; on a host that the source allows.
+        url: String,
+    },
+}
+
+impl AuthError {
+    /// Of several schemes' errors the one is told that came farthest.
+    fn rank(&self) -> u8 {
+        match self {
+            AuthError::Missing { .. } => 0,
+            AuthError::Malformed { .. } | AuthError::MissingField { .. } => 1,
+            AuthError::Wrong | AuthError::Address => 2,
+            AuthError::CertificateNeeded { .. } => 3,
+            AuthError::TooOld { .. } | AuthError::TooFarAhead { .. } => 4,
+        }
+    }
+}
+
+/// A secret on its way into a scheme.
+struct Key<'a> {
+    index: usize,
+    text: &'a SecretString,
+}
+
+impl Key<'_> {
+    /// Names it in messages.
+    fn place(&self) -> String {
+        format!("secrets[{}]", self.index)
+    }
+}
+
+/// Compiled keys, each with the index of its secret.
+struct Keys<K>(Vec<(usize, K)>);
+
+enum Scheme {
+    Hmac(Hmac),
+    Ed25519(Ed25519),
+    Certificate(Certificate),
+    Token(Token, bool),
+    Items(ItemHmac),
+    /// Nothing is asked.
+    Open,
+}
+
+/// A secret's use: what an operator needs to know before taking an old one out.
+struct Secret {
+    text: SecretString,
+    name: String,
+    valid_until: Option<DateTime<Utc>>,
+    last_matched_us: AtomicI64,
+}
+
+/// How a source's requests are verified, with its secrets.
+pub(super) struct Auth {
+    schemes: Vec<Scheme>,
+    secrets: Vec<Secret>,
+    allow_from: Vec<IpNet>,
+}
+
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.secrets.iter().map(|s| s.name.as_str()).collect();
+        f.debug_struct("Auth").field("secrets", &names).finish_non_exhaustive()
+    }
+}
+
+/// Who vouches for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Voucher {
+    /// The secret with this index.
+    Secret(usize),
+    /// Each of its events carries a signature of its own, see [`Auth::verify_item`].
+    Items,
+    /// Nobody is asked to.
+    Open,
+}
+
+impl Auth {
+    /// Compiles schemes and secrets; what a per-item scheme reads is added to `tree`.
+    pub(super) fn compile(
+        schemes: &[AuthConfig],
+        secrets: &[SecretConfig],
+        url: Option<&str>,
+        certificates: &Certificates,
+        allow_from: Vec<IpNet>,
+        tree: &mut Tree,
+    ) -> Result<Self, String> {
+        let secrets = secrets.iter().enumerate().map(|(i, secret)| {
+            let text = secret
+                .from
+                .resolve()
+                .map_err(|error| format!("cannot resolve secrets[{i}] = \"{}\": {error}", secret.from))?;
+            Ok(Secret {
+                text,
+                name: secret.name.clone().unwrap_or_else(|| secret.from.to_string()),
+                valid_until: secret.valid_until,
+                last_matched_us: AtomicI64::new(0),
+            })
+        });
+        let secrets: Vec<Secret> = secrets.collect::<Result<_, String>>()?;
+        let all: Vec<Key<'_>> = (0..)
+            .zip(&secrets)
+            .map(|(index, s)| Key { index, text: &s.text })
+            .collect();
+        let mut compiled = Vec::with_capacity(schemes.len());
+        for scheme in schemes {
+            let keys = keys_of(scheme, schemes, &all);
+            compiled.push(match scheme {
+                AuthConfig::None { .. } => Scheme::Open,
+                _ if all.is_empty() => {
+                    return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".to_owned());
+                }
+                AuthConfig::Hmac(config) => Scheme::Hmac(Hmac::compile(config, url, &keys)?),
+                AuthConfig::Ed25519(config) => Scheme::Ed25519(Ed25519::compile(config, url, &keys)?),
+                AuthConfig::Certificate(config) => {
+                    Scheme::Certificate(Certificate::compile(config, url, &keys, certificates)?)
+                }
+                AuthConfig::Basic => Scheme::Token(Token::basic(&keys)?, true),
+                AuthConfig::Token(config) => Scheme::Token(Token::compile(config, &keys), false),
+                AuthConfig::Items(config) => Scheme::Items(ItemHmac::compile(config, tree, &keys)?),
+            });
+        }
+        Ok(Self {
+            schemes: compiled,
+            secrets,
+            allow_from,
+        })
+    }
+
+    /// Whether anybody at all may send.
+    pub(super) fn is_open(&self) -> bool {
+        self.schemes.iter().any(|s| matches!(s, Scheme::Open))
+    }
+
+    /// Whether the source takes requests from this address; `None` where it is not known, as in tools.
+    pub(super) fn allows(&self, peer: Option<IpAddr>) -> Result<(), AuthError> {
+        match peer {
+            Some(peer) if !self.allow_from.is_empty() => {
+                let peer = peer.to_canonical();
+                let allowed = self.allow_from.iter().any(|net| net.contains(&peer));
+                allowed.then_some(()).ok_or(AuthError::Address)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Which secret vouches for the request. The first scheme that is content decides.
+    pub(super) fn verify<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Voucher, AuthError> {
+        let valid = |index| self.is_valid(index, request.now);
+        let mut worst: Option<AuthError> = None;
+        for scheme in &self.schemes {
+            let verified = match scheme {
+                Scheme::Hmac(scheme) => scheme.verify(request, valid),
+                Scheme::Ed25519(scheme) => scheme.verify(request, valid),
+                Scheme::Certificate(scheme) => scheme.verify(request, valid),
+                Scheme::Token(scheme, _) => scheme.verify(request, valid),
+                Scheme::Items(_) => return Ok(Voucher::Items),
+                Scheme::Open => return Ok(Voucher::Open),
+            };
+            match verified {
+                Ok(index) => {
+                    self.matched(index, request.now);
+                    return Ok(Voucher::Secret(index));
+                }
+                Err(error) if worst.as_ref().is_none_or(|w| w.rank() < error.rank()) => worst = Some(error),
+                Err(_) => {}
+            }
+        }
+        Err(worst.unwrap_or(AuthError::Wrong))
+    }
+
+    /// Verifies one event of a request whose events are signed one by one.
+    pub(super) fn verify_item(&self, item: &Found<'_>, now: DateTime<Utc>) -> Result<(), AuthError> {
+        for scheme in &self.schemes {
+            if let Scheme::Items(scheme) = scheme {
+                let index = scheme.verify(item, |index| self.is_valid(index, now))?;
+                self.matched(index, now);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_valid(&self, index: usize, now: DateTime<Utc>) -> bool {
+        let until = self.secrets.get(index).and_then(|s| s.valid_until);
+        until.is_none_or(|until| now <= until)
+    }
+
+    fn matched(&self, index: usize, now: DateTime<Utc>) {
+        if let Some(secret) = self.secrets.get(index) {
+            secret.last_matched_us.store(now.timestamp_micros(), Relaxed);
+        }
+    }
+
+    /// Each secret's name and when it last matched; never the secret.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (&str, Option<DateTime<Utc>>)> {
+        self.secrets.iter().map(|s| {
+            let at = s.last_matched_us.load(Relaxed);
+            (
+                s.name.as_str(),
+                (at > 0).then(|| DateTime::from_timestamp_micros(at)).flatten(),
+            )
+        })
+    }
+
+    /// The same for `/stats`.
+    pub(super) fn view(&self) -> Vec<Value> {
+        let seen = self.secrets.iter().zip(self.uses());
+        seen.map(|(secret, (name, at))| {
+            json!({ "name": name, "last_matched": at.map(rfc3339), "valid_until": secret.valid_until.map(rfc3339) })
+        })
+        .collect()
+    }
+
+    /// The headers that the provider would send with this request, where the scheme can be signed with what is at hand.
+    pub(super) fn sign<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Option<Vec<(String, String)>> {
+        self.schemes.iter().find_map(|scheme| match scheme {
+            Scheme::Hmac(scheme) => scheme.sign(request, request.now),
+            Scheme::Token(token, basic) => {
+                let secret = self.secrets.first()?;
+                Some(vec![token.header(secret.text.expose_secret(), *basic)])
+            }
+            Scheme::Open => Some(Vec::new()),
+            Scheme::Ed25519(_) | Scheme::Certificate(_) | Scheme::Items(_) => None,
+        })
+    }
+}
+
+/// The secrets that belong to a scheme. Where several schemes stand side by side, a secret's prefix tells which it is
+/// for; one without a prefix that any of them knows is for those of the first one's kind.
+fn keys_of<'a>(scheme: &AuthConfig, schemes: &[AuthConfig], all: &[Key<'a>]) -> Vec<Key<'a>> {
+    let marked = |config: &AuthConfig, text: &str| {
+        let prefix = config.secret_prefix();
+        !prefix.is_empty() && text.starts_with(prefix)
+    };
+    let first_kind = schemes.first().map(std::mem::discriminant);
+    all.iter()
+        .filter(|key| {
+            let text = key.text.expose_secret();
+            if schemes.len() == 1 || marked(scheme, text) {
+                return true;
+            }
+            Some(std::mem::discriminant(scheme)) == first_kind && !schemes.iter().any(|s| marked(s, text))
+        })
+        .map(|key| Key {
+            index: key.index,
+            text: key.text,
+        })
+        .collect()
+}
+
+fn malformed(header: &str) -> AuthError {
+    AuthError::Malformed {
+        header: header.to_owned(),
+    }
+}
+
+fn required<'a, H: HeaderLookup + ?Sized>(headers: &'a H, name: &str) -> Result<&'a str, AuthError> {
+    match headers.lookup(name) {
+        Lookup::One(value) => std::str::from_utf8(value)
+            .ok()
+            .filter(|v| !v.trim().is_empty())
+            .ok_or_else(|| malformed(name)),
+        Lookup::Missing => Err(AuthError::Missing {
+            header: name.to_owned(),
+        }),
+        Lookup::Many => Err(malformed(name)),
+    }
+}
+
+fn key_bytes(secret: &Key<'_>, prefix: &str, encoding: SecretEncoding) -> Result<Vec<u8>, String> {
+    use base64::Engine as _;
+    let whole = secret.text.expose_secret();
+    let text = whole.strip_prefix(prefix).unwrap_or(whole);
+    let (key, form) = match encoding {
+        SecretEncoding::Raw => (Some(text.as_bytes().to_vec()), "a text"),
+        SecretEncoding::Hex => (hex::decode(text).ok(), "hexadecimal"),
+        SecretEncoding::Base64 => (base64::engine::general_purpose::STANDARD.decode(text).ok(), "base64"),
+    };
+    key.filter(|key| !key.is_empty())
+        .ok_or_else(|| format!("{} is not {form}: copy it from the provider again", secret.place()))
+}

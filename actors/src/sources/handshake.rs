@@ -1,0 +1,180 @@
+//! Requests that are no events but want an answer: challenges, pings and tests. Nothing of them lands in the tables.
+
+use super::config::{AnswerConfig, HandshakeConfig, HandshakeMethod, Places};
+use super::expr::Exprs;
+use super::tree::Trees;
+use super::{HeaderLookup, Incoming, Method, expr, header_text};
+
+/// A compiled handshake.
+#[derive(Debug)]
+pub(super) struct Handshake {
+    method: Method,
+    signed: bool,
+    when: Vec<(Place, Vec<String>)>,
+    status: u16,
+    content_type: String,
+    body: Vec<Piece>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Header(String),
+    Query(String),
+    Form(String),
+    /// In the body, which is read only if the request is signed.
+    Body(Exprs),
+}
+
+#[derive(Debug)]
+enum Piece {
+    Text(String),
+    Place(Place),
+}
+
+/// What a handshake is answered with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Its media type.
+    pub content_type: String,
+    /// Its body.
+    pub body: String,
+}
+
+impl From<&AnswerConfig> for Answer {
+    fn from(config: &AnswerConfig) -> Self {
+        Self {
+            status: config.status,
+            content_type: config.content_type.clone(),
+            body: config.body.clone(),
+        }
+    }
+}
+
+/// Compiles handshakes; what they read of a body is added to `trees`.
+pub(super) fn compile(configs: &[HandshakeConfig], trees: &mut Trees) -> Result<Vec<Handshake>, String> {
+    let compiled = configs
+        .iter()
+        .enumerate()
+        .map(|(i, config)| one(config, trees).map_err(|why| format!("in its handshake {} {why}", i + 1)));
+    compiled.collect()
+}
+
+fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, String> {
+    if config.when.is_empty() {
+        return Err("says nothing in `when`: it would take every request".to_owned());
+    }
+    let mut place = |text: &str| -> Result<Place, String> {
+        Ok(match text.split_once(':') {
+            Some(("header", name)) => Place::Header(name.to_ascii_lowercase()),
+            Some(("query", name)) => Place::Query(name.to_owned()),
+            Some(("form", name)) => Place::Form(name.to_owned()),
+            _ if config.signed => Place::Body(Exprs::compile(&Places::One(expr::in_body(text)), trees)?),
+            _ => {
+                return Err(format!(
+                    "has the place {text:?}, but the body of an unsigned request is not read: use \"header:NAME\", \"query:NAME\" or \"form:NAME\""
+                ));
+            }
+        })
+    };
+    let mut when = Vec::with_capacity(config.when.len());
+    for (text, values) in &config.when {
+        when.push((place(text)?, values.list().into_iter().map(str::to_owned).collect()));
+    }
+    let mut body = Vec::new();
+    let mut rest = config.answer.body.as_str();
+    while let Some((before, after)) = rest.split_once('{') {
+        // A brace that names no place is a brace: answers are often JSON.
+        let named = after.split_once('}').filter(|(name, _)| {
+            name.starts_with('/') || ["header:", "query:", "form:"].iter().any(|p| name.starts_with(p))
+        });
+        match named {
+            Some((name, behind)) => {
+                body.push(Piece::Text(before.to_owned()));
+                body.push(Piece::Place(place(name)?));
+                rest = behind;
+            }
+            None => {
+                body.push(Piece::Text(format!("{before}{{")));
+                rest = after;
+            }
+        }
+    }
+    body.push(Piece::Text(rest.to_owned()));
+    Ok(Handshake {
+        method: match config.method {
+            HandshakeMethod::Get => Method::Get,
+            HandshakeMethod::Post => Method::Post,
+        },
+        signed: config.signed,
+        when,
+        status: config.answer.status,
+        content_type: config.answer.content_type.clone(),
+        body,
+    })
+}
+
+impl Handshake {
+    pub(super) fn is_signed(&self) -> bool {
+        self.signed
+    }
+
+    pub(super) fn is_get(&self) -> bool {
+        self.method == Method::Get
+    }
+
+    /// The answer, if this request asks for it. `found` is what was read of a signed request's body.
+    pub(super) fn answer<H: HeaderLookup + ?Sized>(
+        &self,
+        request: &Incoming<'_, H>,
+        found: Option<&expr::Request<'_, '_, H>>,
+    ) -> Option<Answer> {
+        if self.method != request.method {
+            return None;
+        }
+        for (place, values) in &self.when {
+            let value = self.read(place, request, found)?;
+            if !values.iter().any(|wanted| wanted == "*" || *wanted == value) {
+                return None;
+            }
+        }
+        let mut body = String::new();
+        for piece in &self.body {
+            match piece {
+                Piece::Text(text) => body.push_str(text),
+                Piece::Place(place) => body.push_str(&self.read(place, request, found)?),
+            }
+        }
+        Some(Answer {
+            status: self.status,
+            content_type: self.content_type.clone(),
+            body,
+        })
+    }
+
+    fn read<H: HeaderLookup + ?Sized>(
+        &self,
+        place: &Place,
+        request: &Incoming<'_, H>,
+        found: Option<&expr::Request<'_, '_, H>>,
+    ) -> Option<String> {
+        let pair = |input: &[u8], name: &str| {
+            form_urlencoded::parse(input)
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.into_owned())
+        };
+        match place {
+            Place::Header(name) => header_text(request.headers, name).map(|text| text.into_owned()),
+            Place::Query(name) => pair(request.query.as_bytes(), name),
+            Place::Form(name) => {
+                let kind = header_text(request.headers, "content-type")?;
+                let is_form = kind
+                    .to_ascii_lowercase()
+                    .starts_with("application/x-www-form-urlencoded");
+                is_form.then(|| pair(request.body, name)).flatten()
+            }
+            Place::Body(exprs) => exprs.eval(found?).map(|text| text.into_owned()),
+        }
+    }
+}
