@@ -50,6 +50,9 @@ pub struct Config {
     pub log: LogSettings,
     #[serde(default)]
     pub sources: Vec<SourceConfig>,
+    /// Where it was read, for messages.
+    #[serde(skip)]
+    pub path: PathBuf,
 }
 
 /// `[topics]`: what is read and written, and what to do when Kafka lost some of it.
@@ -202,9 +205,10 @@ impl Config {
                 .filter(|key| key.as_str().contains("__"))
                 .split("__"),
         );
-        let config: Config = figment
+        let mut config: Config = figment
             .extract()
             .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
+        config.path = path.to_owned();
         config
             .validate()
             .with_context(|| format!("the configuration in {} cannot be used", path.display()))?;
@@ -299,7 +303,7 @@ impl Config {
 
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
-        Ok(Sources::compile(self.sources.clone())?)
+        Sources::compile(self.sources.clone()).with_context(|| format!("[[sources]] in {}", self.path.display()))
     }
 
     /// Where event partitions are made on demand, before and after now.

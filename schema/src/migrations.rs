@@ -1,8 +1,11 @@
 //! Bringing a shard's tables up to date.
 
-use diesel_async::AsyncPgConnection;
-use diesel_async::SimpleAsyncConnection;
+use diesel::dsl::sql;
+use diesel::migration::MigrationSource;
+use diesel::pg::Pg;
+use diesel::sql_types::Bool;
 use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
+use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
 use crate::error::ShardError;
@@ -25,10 +28,17 @@ pub async fn run(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, S
     .await
 }
 
-/// The names of what [`run`] would apply.
+/// The names of what [`run`] would apply. Changes nothing.
 pub async fn pending(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, ShardError> {
-    let connection = shard::connect_upkeep(url, settings).await?;
-    harness(connection, |harness| {
+    let mut connection = shard::connect_upkeep(url, settings).await?;
+    // The harness makes its table where there is none, and this is only a question.
+    let begun = sql::<Bool>("to_regclass('__diesel_schema_migrations') IS NOT NULL");
+    let begun: bool = diesel::select(begun).get_result(&mut connection).await?;
+    harness(connection, move |harness| {
+        if !begun {
+            let all = MigrationSource::<Pg>::migrations(&MIGRATIONS)?;
+            return Ok(all.iter().map(|migration| migration.name().to_string()).collect());
+        }
         let pending = harness.pending_migrations(MIGRATIONS)?;
         Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
     })

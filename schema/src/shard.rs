@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use diesel_async::pooled_connection::{AsyncDieselConnectionManager, ManagerConfig};
 use diesel_async::{AsyncPgConnection, RunQueryDsl};
 use futures_util::FutureExt;
@@ -193,8 +195,13 @@ struct IdentityRow {
     topics: serde_json::Value,
 }
 
-/// Compares the shard's record of itself with what the configuration takes it for; one that has no record fits.
+/// Compares the shard's record of itself with what the configuration takes it for; one that has no record, or no tables
+/// yet, fits.
 pub async fn check_identity(connection: &mut AsyncPgConnection, expected: &Identity) -> Result<(), IdentityError> {
+    let there = sql::<Bool>("to_regclass('shard_identity') IS NOT NULL");
+    if !diesel::select(there).get_result::<bool>(connection).await? {
+        return Ok(());
+    }
     read_identity(connection)
         .await?
         .map_or(Ok(()), |row| compare(&row, expected).map(|_| ()))

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use hookmill_actors::kafka::Probe;
+use hookmill_actors::kafka::topics::Finding;
 use hookmill_actors::pipeline::{Pipeline, PipelineSettings};
 use hookmill_actors::supervision::Exit;
-use hookmill_schema::shard::{self, Pool};
+use hookmill_schema::migrations;
+use hookmill_schema::shard::{self, Identity, Pool};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
@@ -67,12 +69,22 @@ async fn serve(config: Config) -> Result<ExitCode> {
     })
 }
 
-/// Everything that can be wrong is found here, before anything listens.
+/// Everything that can be wrong is found here, before anything listens; and before anything is made, so that a start
+/// that is refused leaves no topic and no table behind.
 async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)> {
     let sources = config.sources()?;
+    let admin_token = config.admin_token()?;
     let (window_past, window_future) = config.event_window()?;
     let shard_urls = config.shard_urls()?;
+    let connect = config.connect();
+    ports_are_free(config)?;
     let (probe, cluster) = topics::reach(config).await?;
+    look_at_topics(config, &probe).await?;
+    for (index, url) in shard_urls.iter().enumerate() {
+        let identity = check::identity(config, index, shard_urls.len(), &cluster);
+        look_at_shard(config, url, &identity).await?;
+    }
+
     ensure_topics(config, &probe).await?;
     if config.postgres.migrate_on_start {
         for (shard, applied) in migrate::migrate(config).await?.into_iter().enumerate() {
@@ -81,18 +93,15 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
             }
         }
     }
-    let connect = config.connect();
     let mut pools = Vec::new();
     for (index, url) in shard_urls.iter().enumerate() {
-        let mut connection = shard::connect_upkeep(url, &connect).await.with_context(|| {
-            format!("shard {index} (postgres.shard_urls) cannot be reached: check that it runs, and its URL")
-        })?;
+        let mut connection = shard::connect_upkeep(url, &connect)
+            .await
+            .with_context(|| unreachable(index))?;
         let identity = check::identity(config, index, shard_urls.len(), &cluster);
         shard::check_or_record_identity(&mut connection, &identity)
             .await
-            .with_context(|| {
-                format!("shard {index} (postgres.shard_urls) is not what this configuration takes it for")
-            })?;
+            .with_context(|| other_shard(index))?;
         pools.push(shard::pool(url, &connect));
     }
     if let Some(warning) = check::co_location_warning(config, shard_urls.len()) {
@@ -103,7 +112,7 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
         services: config.services,
         ingest: config.ingest.clone(),
         admin_listen: config.admin.listen,
-        admin_token: config.admin_token()?,
+        admin_token,
         kafka: config.kafka.clone(),
         orders: config.topics.orders.clone(),
         disputes: config.topics.disputes.clone(),
@@ -119,7 +128,11 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
         shutdown_timeout: config.shutdown.timeout,
         sources,
     };
-    // A port that is taken is the most common mistake of all; said here, nothing half-started stays.
+    Ok((settings, probe, pools))
+}
+
+/// A port that is taken is the most common mistake of all.
+fn ports_are_free(config: &Config) -> Result<()> {
     for (key, listen) in [
         ("admin.listen", config.admin.listen),
         ("ingest.listen", config.ingest.listen),
@@ -134,7 +147,49 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
             );
         }
     }
-    Ok((settings, probe, pools))
+    Ok(())
+}
+
+async fn look_at_topics(config: &Config, probe: &Probe) -> Result<()> {
+    for (topic, finding) in topics::examine(config, probe).await? {
+        if finding == Finding::Missing && config.kafka.create_topics {
+            continue;
+        }
+        if let Some(why) = topics::explain(config, &topic, &finding) {
+            bail!(why);
+        }
+    }
+    Ok(())
+}
+
+async fn look_at_shard(config: &Config, url: &str, identity: &Identity) -> Result<()> {
+    let (index, connect) = (identity.index, config.connect());
+    let mut connection = shard::connect_upkeep(url, &connect)
+        .await
+        .with_context(|| unreachable(index))?;
+    shard::check_identity(&mut connection, identity)
+        .await
+        .with_context(|| other_shard(index))?;
+    if !config.postgres.migrate_on_start {
+        let pending = migrations::pending(url, &connect)
+            .await
+            .with_context(|| unreachable(index))?;
+        if !pending.is_empty() {
+            bail!(
+                "the tables of shard {index} (postgres.shard_urls) are behind by {}: run `hookmill migrate`, or set postgres.migrate_on_start = true",
+                pending.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+fn unreachable(index: usize) -> String {
+    format!("shard {index} (postgres.shard_urls) cannot be reached: check that it runs, and its URL")
+}
+
+fn other_shard(index: usize) -> String {
+    format!("shard {index} (postgres.shard_urls) is not what this configuration takes it for")
 }
 
 async fn ensure_topics(config: &Config, probe: &Probe) -> Result<()> {

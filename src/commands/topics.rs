@@ -16,7 +16,12 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A probe of the configured brokers, and the id of their cluster.
 pub async fn reach(config: &Config) -> Result<(Probe, String)> {
-    let probe = Probe::new(&config.kafka).context("the Kafka properties in [kafka] are not accepted")?;
+    let probe = Probe::new(&config.kafka).with_context(|| {
+        format!(
+            "the Kafka properties in [kafka] of {} are not accepted",
+            config.path.display()
+        )
+    })?;
     let cluster = probe.cluster_id(PATIENCE).await.with_context(|| {
         format!(
             "no Kafka broker at kafka.brokers = {:?} answered within {} s: check that it runs, and the address and security properties",

@@ -120,6 +120,7 @@ pub async fn until(what: &str, patience: Duration, mut holds: impl AsyncFnMut() 
 }
 
 /// Topics, databases and consumer groups of one scenario.
+#[derive(Clone)]
 pub struct World {
     pub name: String,
     pub stack: Arc<Stack>,
@@ -175,6 +176,19 @@ impl World {
         self.config = self.logs.join(format!("{}.toml", self.name));
         std::fs::write(&self.config, change(text)).expect("the configuration can be written");
         self
+    }
+
+    /// The same world with the configuration at `path`.
+    pub fn with_config(&self, path: &Path) -> Self {
+        Self {
+            config: path.to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Where logs go.
+    pub fn log_dir(&self) -> &Path {
+        &self.logs
     }
 
     pub fn orders(&self) -> String {

@@ -4,5 +4,6 @@ mod exactly_once;
 mod first;
 mod harness;
 mod outages;
+mod refusals;
 mod scaling;
 mod sources;

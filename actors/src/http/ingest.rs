@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use actix_web::http::Method;
-use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwapOption;
 use chrono::Utc;
+use futures_util::StreamExt;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
@@ -138,20 +139,31 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn receive(request: HttpRequest, body: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
+async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
     let started = Instant::now();
     let door = state.doors.get(request.path());
     let name = door.map_or("", |d| d.source.name());
     let under_way = UnderWay(&state.in_flight);
     let crowd = state.in_flight.fetch_add(1, Relaxed);
-    let answer = match door {
+    let admitted = match door {
         None => Err(Problem::unknown_source()),
         Some(_) if crowd >= state.settings.max_in_flight => {
             Err(Problem::unavailable("too many requests are under way; send it again"))
         }
-        Some(door) => take(&request, body, door, &state).await,
+        Some(door) => admit(&request, door, &state).map(|()| &door.source),
     };
-    drop(under_way);
+    let answer = match admitted {
+        Ok(source) => {
+            let answer = take(&request, &mut body, source, &state).await;
+            drop(under_way);
+            answer
+        }
+        Err(problem) => {
+            drop(under_way);
+            discard(&mut body, state.settings.body_limit).await;
+            Err(problem)
+        }
+    };
     let (outcome, response) = match answer {
         Ok(Answer::Accepted(response)) => ("accepted", response),
         Ok(Answer::Ignored(response)) => ("ignored", response),
@@ -176,7 +188,49 @@ enum Answer {
     Ignored(HttpResponse),
 }
 
-async fn take(request: &HttpRequest, body: web::Payload, door: &Door, state: &IngestState) -> Result<Answer, Problem> {
+/// How long the rest of a body that is refused anyway may take.
+const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Steps over the body of a request that was refused by its head, so that the next one on this connection is read from its
+/// beginning. Where the body does not end soon, the server says that it closes, and does.
+async fn discard(body: &mut web::Payload, limit: usize) {
+    let mut left = limit;
+    let rest = async {
+        while let Some(Ok(chunk)) = body.next().await {
+            match left.checked_sub(chunk.len()) {
+                Some(less) => left = less,
+                None => break,
+            }
+        }
+    };
+    // In time or not: what is left over is the server's to decide.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
+}
+
+/// Reads a body to its end, or to the limit.
+async fn read(request: &HttpRequest, body: &mut web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+    let announced: Option<u64> = announced.and_then(|text| text.parse().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(Problem::too_large(limit));
+    }
+    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut whole = web::BytesMut::with_capacity(expected.min(FIRST_BUFFER));
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|_| Problem::unreadable_body())?;
+        if whole.len() + chunk.len() > limit {
+            return Err(Problem::too_large(limit));
+        }
+        whole.extend_from_slice(&chunk);
+    }
+    Ok(whole.freeze())
+}
+
+/// A length that is only announced gets no more memory than this in advance.
+const FIRST_BUFFER: usize = 64 << 10;
+
+/// What a request's head decides.
+fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), Problem> {
     let Door { source, limiter } = door;
     if request.method() != Method::POST {
         return Err(Problem::method("POST"));
@@ -184,17 +238,23 @@ async fn take(request: &HttpRequest, body: web::Payload, door: &Door, state: &In
     if source.wants_json() && !is_json(request.headers()) {
         return Err(Problem::not_json_type());
     }
-    if let Some(Err(until)) = limiter.as_ref().map(|limiter| limiter.check()) {
-        return Err(Problem::too_many(until.wait_time_from(state.clock.now())));
+    match limiter.as_ref().map(|limiter| limiter.check()) {
+        Some(Err(until)) => Err(Problem::too_many(until.wait_time_from(state.clock.now()))),
+        Some(Ok(())) | None => Ok(()),
     }
+}
+
+async fn take(
+    request: &HttpRequest,
+    body: &mut web::Payload,
+    source: &Source,
+    state: &IngestState,
+) -> Result<Answer, Problem> {
     let limit = state.settings.body_limit;
     let patience = state.settings.body_timeout;
-    let body = match tokio::time::timeout(patience, body.to_bytes_limited(limit)).await {
-        Err(_) => return Err(Problem::slow_body(patience)),
-        Ok(Err(_)) => return Err(Problem::too_large(limit)),
-        Ok(Ok(Err(_))) => return Err(Problem::unreadable_body()),
-        Ok(Ok(Ok(body))) => body,
-    };
+    let body = tokio::time::timeout(patience, read(request, body, limit))
+        .await
+        .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
     let headers = RequestHeaders(request.headers());
     match source.receive(&headers, &body, Utc::now())? {
         Received::Ignored { event_type } => Ok(Answer::Ignored(HttpResponse::Ok().json(json!({
