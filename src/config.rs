@@ -61,6 +61,7 @@ pub struct Config {
 pub struct Topics {
     pub orders: TopicSettings,
     pub disputes: TopicSettings,
+    pub parked: TopicSettings,
     pub on_gap: OnGap,
 }
 
@@ -75,13 +76,17 @@ impl Default for Topics {
                 name: "disputes.webhooks".to_owned(),
                 partitions: 6,
             },
+            parked: TopicSettings {
+                name: "webhooks.parked".to_owned(),
+                partitions: 1,
+            },
             on_gap: OnGap::Halt,
         }
     }
 }
 
 impl Topics {
-    /// The topics of events and their dead-letter topics.
+    /// The topics of events, their dead-letter topics, and the topic of parked events.
     pub fn all(&self) -> Vec<TopicSettings> {
         let buried = |t: &TopicSettings| TopicSettings {
             name: dead_letter_topic(&t.name),
@@ -92,6 +97,7 @@ impl Topics {
             self.disputes.clone(),
             buried(&self.orders),
             buried(&self.disputes),
+            self.parked.clone(),
         ]
     }
 }

@@ -29,6 +29,7 @@ pub mod http;
 pub mod kafka;
 pub mod lag_watcher;
 pub mod metrics;
+pub mod parking;
 pub mod partition_consumer;
 pub mod partition_keeper;
 pub mod partition_table;

@@ -38,7 +38,7 @@ use crate::batch::BatchLimits;
 use crate::consumer_group::{ConsumerGroup, ConsumerGroupSettings};
 use crate::dead_letters::DeadLetters;
 use crate::health::Health;
-use crate::http::{AdminState, HttpServer, IngestSettings, IngestState, ListenSettings, Site};
+use crate::http::{AdminState, HttpServer, IngestSettings, IngestState, IngestTopics, ListenSettings, Site};
 use crate::kafka::{KafkaSettings, Probe, TopicSettings, dead_letter_topic, topics};
 use crate::lag_watcher::{LagWatcher, LagWatcherSettings};
 use crate::metrics::Metrics;
@@ -133,6 +133,8 @@ pub struct PipelineSettings {
     pub orders: TopicSettings,
     /// The topic of dispute events.
     pub disputes: TopicSettings,
+    /// The topic of events that are verified and not understood.
+    pub parked: TopicSettings,
     /// What to do about records that Kafka threw away too early.
     pub on_gap: OnGap,
     /// The shards' URLs, in their order.
@@ -313,8 +315,11 @@ impl Shared {
             settings.ingest.clone(),
             &settings.sources,
             self.producer.clone(),
-            &settings.orders.name,
-            &settings.disputes.name,
+            IngestTopics {
+                orders: settings.orders.name.as_str().into(),
+                disputes: settings.disputes.name.as_str().into(),
+                parked: settings.parked.name.as_str().into(),
+            },
             self.metrics.clone(),
         ));
         let patience = listen.shutdown_timeout + Duration::from_secs(1);

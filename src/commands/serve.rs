@@ -116,6 +116,7 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
         kafka: config.kafka.clone(),
         orders: config.topics.orders.clone(),
         disputes: config.topics.disputes.clone(),
+        parked: config.topics.parked.clone(),
         on_gap: config.topics.on_gap,
         shard_urls,
         lanes: config.postgres.lanes,

@@ -1,12 +1,12 @@
 //! The way in: a webhook is read, verified, mapped and published; 202 is said after Kafka has acknowledged it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use actix_web::http::Method;
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwapOption;
 use chrono::Utc;
@@ -14,16 +14,20 @@ use futures_util::StreamExt;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
+use ipnet::IpNet;
 use rdkafka::message::{Header, OwnedHeaders};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
+use tracing::warn;
 
+use super::certificates;
 use super::problem::Problem;
 use crate::actor_ref::ActorRef;
 use crate::metrics::Metrics;
+use crate::parking::{self, ParkedEvent};
 use crate::producer::{Producer, Publish};
-use crate::sources::{Accepted, HeaderLookup, Lookup, Received, Source, Sources};
+use crate::sources::{self, Accepted, AuthError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources};
 use crate::stats::ActorStats;
 
 /// `[ingest]` of config.toml.
@@ -47,6 +51,8 @@ pub struct IngestSettings {
     pub max_connections: usize,
     /// Threads that serve requests; 0 for one a core.
     pub workers: usize,
+    /// Proxies before this server: of a request that one of them hands on, the address that `X-Forwarded-For` names counts.
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 impl Default for IngestSettings {
@@ -59,6 +65,7 @@ impl Default for IngestSettings {
             max_in_flight: 2048,
             max_connections: 16384,
             workers: 0,
+            trusted_proxies: Vec::new(),
         }
     }
 }
@@ -68,12 +75,23 @@ struct Door {
     limiter: Option<DefaultDirectRateLimiter>,
 }
 
+/// Where events go.
+#[derive(Clone, Debug)]
+pub struct IngestTopics {
+    /// Of orders.
+    pub orders: Arc<str>,
+    /// Of disputes.
+    pub disputes: Arc<str>,
+    /// That were verified and are not understood.
+    pub parked: Arc<str>,
+}
+
 /// What the request handlers share.
 pub struct IngestState {
     settings: IngestSettings,
     doors: std::collections::HashMap<String, Door>,
     producer: ActorRef<Producer>,
-    topics: [Arc<str>; 2],
+    topics: IngestTopics,
     metrics: Arc<Metrics>,
     in_flight: AtomicUsize,
     clock: DefaultClock,
@@ -86,8 +104,7 @@ impl IngestState {
         settings: IngestSettings,
         sources: &Sources,
         producer: ActorRef<Producer>,
-        orders: &str,
-        disputes: &str,
+        topics: IngestTopics,
         metrics: Arc<Metrics>,
     ) -> Self {
         let doors = sources.iter().map(|source| {
@@ -106,7 +123,7 @@ impl IngestState {
             settings,
             doors: doors.collect(),
             producer,
-            topics: [orders.into(), disputes.into()],
+            topics,
             metrics,
             in_flight: AtomicUsize::new(0),
             clock: DefaultClock::default(),
@@ -120,8 +137,8 @@ impl IngestState {
 
     fn topic(&self, kind: Kind) -> &Arc<str> {
         match kind {
-            Kind::Order => &self.topics[0],
-            Kind::Dispute => &self.topics[1],
+            Kind::Order => &self.topics.orders,
+            Kind::Dispute => &self.topics.disputes,
         }
     }
 }
@@ -167,6 +184,8 @@ async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<
     let (outcome, response) = match answer {
         Ok(Answer::Accepted(response)) => ("accepted", response),
         Ok(Answer::Ignored(response)) => ("ignored", response),
+        Ok(Answer::Parked(response)) => ("parked", response),
+        Ok(Answer::Handshake(response)) => ("handshake", response),
         Err(problem) => (problem.slug(), problem.response()),
     };
     state.metrics.webhook(name, outcome, started.elapsed());
@@ -186,6 +205,9 @@ async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<
 enum Answer {
     Accepted(HttpResponse),
     Ignored(HttpResponse),
+    /// Nothing of it was understood, and it is kept.
+    Parked(HttpResponse),
+    Handshake(HttpResponse),
 }
 
 /// How long the rest of a body that is refused anyway may take.
@@ -232,11 +254,16 @@ const FIRST_BUFFER: usize = 64 << 10;
 /// What a request's head decides.
 fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), Problem> {
     let Door { source, limiter } = door;
-    if request.method() != Method::POST {
-        return Err(Problem::method("POST"));
-    }
-    if source.wants_json() && !is_json(request.headers()) {
-        return Err(Problem::not_json_type());
+    match *request.method() {
+        Method::POST => {
+            let form = source.answers_unsigned() && !is_json(request.headers());
+            if source.wants_json() && !form && !is_json(request.headers()) {
+                return Err(Problem::not_json_type());
+            }
+        }
+        Method::GET if source.answers_get() => {}
+        _ if source.answers_get() => return Err(Problem::method("GET, POST")),
+        _ => return Err(Problem::method("POST")),
     }
     match limiter.as_ref().map(|limiter| limiter.check()) {
         Some(Err(until)) => Err(Problem::too_many(until.wait_time_from(state.clock.now()))),
@@ -256,46 +283,163 @@ async fn take(
         .await
         .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
     let headers = RequestHeaders(request.headers());
-    match source.receive(&headers, &body, Utc::now())? {
+    let incoming = Incoming {
+        method: match *request.method() {
+            Method::GET => sources::Method::Get,
+            _ => sources::Method::Post,
+        },
+        query: request.query_string(),
+        headers: &headers,
+        body: &body,
+        now: Utc::now(),
+        peer: peer(request, &state.settings.trusted_proxies),
+    };
+    match receive_or_fetch(source, &incoming).await? {
         Received::Ignored { event_type } => Ok(Answer::Ignored(HttpResponse::Ok().json(json!({
             "ignored": event_type.unwrap_or_else(|| "no mapping takes this event".to_owned()),
         })))),
-        Received::Accepted(events) => {
+        Received::Handshake(answer) => Ok(Answer::Handshake(in_their_words(
+            answer.status,
+            answer.content_type,
+            answer.body,
+        ))),
+        Received::Events { accepted, parked } => {
             let trace = trace_parent(request.headers());
-            publish(events, &trace, state).await.map(Answer::Accepted)
+            let only_parked = accepted.is_empty();
+            let mut records = Vec::with_capacity(accepted.len() + 1);
+            let mut listed = Vec::with_capacity(accepted.len());
+            for event in accepted {
+                let topic = state.topic(event.kind);
+                listed.push(json!({ "id": event.id, "kind": event.kind.as_str(), "topic": &**topic }));
+                records.push(record(topic, event, &trace));
+            }
+            if let Some(first) = parked.first() {
+                records.push(park(source, request.headers(), &incoming, first, state));
+            }
+            publish(records, state).await?;
+            let response = match source.answer() {
+                Some(answer) => in_their_words(answer.status, answer.content_type.clone(), answer.body.clone()),
+                None if parked.is_empty() => HttpResponse::Accepted().json(json!({ "accepted": listed })),
+                None => HttpResponse::Accepted().json(json!({ "accepted": listed, "parked": parked.len() })),
+            };
+            Ok(if only_parked {
+                Answer::Parked(response)
+            } else {
+                Answer::Accepted(response)
+            })
         }
     }
 }
 
-/// Publishes all events of a request and waits for all: one answer, and 202 only if Kafka has every one of them.
-async fn publish(events: Vec<Accepted>, trace: &str, state: &IngestState) -> Result<HttpResponse, Problem> {
-    let mut waiting = Vec::with_capacity(events.len());
-    let mut accepted = Vec::with_capacity(events.len());
-    for Accepted {
-        id,
-        kind,
-        user_id,
-        value,
-    } in events
-    {
-        let topic = state.topic(kind);
+/// Verifies and maps; a certificate that the signature names, and that is not known yet, is fetched for it.
+async fn receive_or_fetch(source: &Source, incoming: &Incoming<'_, RequestHeaders<'_>>) -> Result<Received, Problem> {
+    match source.receive(incoming) {
+        Err(Refusal::Unauthorized(AuthError::CertificateNeeded { url })) => {
+            certificates::fetch(source.certificates(), &url)
+                .await
+                .map_err(|error| {
+                    warn!(source = source.name(), %url, %error, "the certificate of a signature cannot be had");
+                    Problem::unavailable("the certificate of the signature could not be fetched; send it again")
+                })?;
+            Ok(source.receive(incoming)?)
+        }
+        received => Ok(received?),
+    }
+}
+
+/// Who sent a request: the other end of its connection, or whom a trusted proxy there names.
+fn peer(request: &HttpRequest, trusted: &[IpNet]) -> Option<IpAddr> {
+    let direct = request.peer_addr()?.ip().to_canonical();
+    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
+    if !is_trusted(&direct) {
+        return Some(direct);
+    }
+    let chain = request
+        .headers()
+        .get_all("x-forwarded-for")
+        .filter_map(|v| v.to_str().ok());
+    let named: Vec<IpAddr> = chain
+        .flat_map(|line| line.split(','))
+        .filter_map(|text| text.trim().parse::<IpAddr>().ok())
+        .collect();
+    // The last one that is no proxy of ours: what stands before it anybody could have written.
+    named.into_iter().rev().find(|ip| !is_trusted(ip)).or(Some(direct))
+}
+
+/// An answer as the provider wants it.
+fn in_their_words(status: u16, content_type: String, body: String) -> HttpResponse {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+    HttpResponse::build(status)
+        .insert_header((CONTENT_TYPE, content_type))
+        .body(body)
+}
+
+fn record(topic: &Arc<str>, event: Accepted, trace: &str) -> ToPublish {
+    let headers = OwnedHeaders::new_with_capacity(2)
+        .insert(Header {
+            key: "content-type",
+            value: Some("application/cloudevents+json"),
+        })
+        .insert(Header {
+            key: "traceparent",
+            value: Some(trace),
+        });
+    ToPublish {
+        topic: topic.clone(),
+        key: event.user_id.into_bytes(),
+        value: event.value,
+        headers,
+    }
+}
+
+/// A request that is not understood, as it is kept: with the headers that a rule may read.
+fn park(
+    source: &Source,
+    headers: &HeaderMap,
+    incoming: &Incoming<'_, RequestHeaders<'_>>,
+    parked: &sources::Parked,
+    state: &IngestState,
+) -> ToPublish {
+    let text = headers
+        .iter()
+        .filter(|(name, _)| parking::keeps(name.as_str()))
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
+    let event = ParkedEvent {
+        id: ParkedEvent::new_id(),
+        source: source.name().to_owned(),
+        why: parked.why.to_owned(),
+        reason: parked.reason.clone(),
+        received_at: incoming.now,
+        headers: text.collect(),
+        body: incoming.body.to_vec(),
+    };
+    ToPublish {
+        topic: state.topics.parked.clone(),
+        key: event.id.clone().into_bytes(),
+        headers: event.headers(),
+        value: event.body,
+    }
+}
+
+/// A record before it is handed to the producer.
+struct ToPublish {
+    topic: Arc<str>,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    headers: OwnedHeaders,
+}
+
+/// Publishes all records of a request and waits for all: one answer, and a good one only if Kafka has every one of them.
+async fn publish(records: Vec<ToPublish>, state: &IngestState) -> Result<(), Problem> {
+    let mut waiting = Vec::with_capacity(records.len());
+    for record in records {
         let (reply, outcome) = oneshot::channel();
-        let headers = OwnedHeaders::new_with_capacity(2)
-            .insert(Header {
-                key: "content-type",
-                value: Some("application/cloudevents+json"),
-            })
-            .insert(Header {
-                key: "traceparent",
-                value: Some(trace),
-            });
-        accepted.push(json!({ "id": id, "kind": kind.as_str(), "topic": &**topic }));
         let publish = Publish {
-            topic: topic.clone(),
+            topic: record.topic,
             partition: None,
-            key: Some(user_id.into_bytes()),
-            value: Some(value),
-            headers,
+            key: Some(record.key),
+            value: Some(record.value),
+            headers: record.headers,
             reply,
         };
         state
@@ -319,8 +463,7 @@ async fn publish(events: Vec<Accepted>, trace: &str, state: &IngestState) -> Res
             Err(Problem::unavailable(
                 "the event could not be stored durably in time; send it again",
             ))
-        })?;
-    Ok(HttpResponse::Accepted().json(json!({ "accepted": accepted })))
+        })
 }
 
 /// JSON by its media type, or by saying nothing.

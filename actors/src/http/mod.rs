@@ -1,11 +1,12 @@
 //! The HTTP servers: one for webhooks, one for operators. Each is an actor that owns a server with threads of its own.
 
 mod admin;
+mod certificates;
 mod ingest;
 pub mod problem;
 
 pub use admin::{AdminSettings, AdminState, DEFAULT_ADMIN};
-pub use ingest::{IngestSettings, IngestState};
+pub use ingest::{IngestSettings, IngestState, IngestTopics};
 
 use std::net::SocketAddr;
 use std::time::Duration;

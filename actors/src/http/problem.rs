@@ -165,16 +165,30 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotJson(why) => Self::new(StatusCode::BAD_REQUEST, "not-json", "Not JSON", why.to_string()),
+            Refusal::Unauthorized(why @ AuthError::Address) => Self::new(
+                StatusCode::FORBIDDEN,
+                "address-not-allowed",
+                "Address not allowed",
+                why.to_string(),
+            ),
             Refusal::Unauthorized(why) => {
                 let slug = match why {
                     AuthError::Missing { .. } => "signature-missing",
                     AuthError::Malformed { .. } => "signature-malformed",
-                    AuthError::Wrong => "signature-wrong",
+                    AuthError::MissingField { .. } => "signature-missing",
+                    AuthError::Wrong | AuthError::CertificateNeeded { .. } => "signature-wrong",
                     AuthError::TooOld { .. } => "signature-too-old",
                     AuthError::TooFarAhead { .. } => "signature-too-far-ahead",
+                    AuthError::Address => "address-not-allowed",
                 };
                 Self::new(StatusCode::UNAUTHORIZED, slug, "Not authenticated", why.to_string())
             }
+            refusal @ Refusal::Unwanted { .. } => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "not-wanted",
+                "Not wanted",
+                refusal.to_string(),
+            ),
             refusal @ Refusal::Unmappable { .. } => Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "not-mappable",
