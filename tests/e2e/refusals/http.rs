@@ -244,6 +244,11 @@ fn large_bodies() {
         }
         Wire::to(&instance).await.works_on("large bodies").await;
         instance.stop().await;
+        let log = instance.log();
+        assert!(
+            !log.contains("ERROR") && !log.contains("WARN"),
+            "what strangers send alarms nobody: {log}"
+        );
     });
 }
 
