@@ -82,6 +82,20 @@ impl DirArgs {
     }
 }
 
+/// A command of ours that speaks to the run in `dir`, to be copied from a message.
+fn command(dir: &Dir, what: &str) -> String {
+    let usual = repository()
+        .join(".dev")
+        .canonicalize()
+        .is_ok_and(|usual| usual == dir.path());
+    let place = if usual {
+        String::new()
+    } else {
+        format!(" --dir '{}'", dir.path().display())
+    };
+    format!("{} {what}{place}", crate::COMMAND)
+}
+
 /// The repository's root.
 fn repository() -> PathBuf {
     let dev = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -165,8 +179,8 @@ impl Session {
         dir.write_pids(&self.processes())?;
         let Some(binary) = binary else {
             println!(
-                "running; `{} down` stops it. Its addresses: {}",
-                crate::COMMAND,
+                "running; `{}` stops it. Its addresses: {}",
+                command(dir, "down"),
                 dir.env_file().display()
             );
             return Ok(());
@@ -240,9 +254,9 @@ impl Session {
             }
             let how = process.ending();
             println!(
-                "{name} ended ({how}); its log: {}; `{} start {name}` starts it again",
+                "{name} ended ({how}); its log: {}; `{}` starts it again",
                 process.log().display(),
-                crate::COMMAND
+                command(dir, &format!("start {name}"))
             );
             self.ended.push(name);
             dir.write_pids(&self.processes())?;
@@ -334,13 +348,15 @@ fn say_what_next(dir: &Dir, addresses: &[product::Address]) {
   {env}         addresses and secrets; load them with: set -a; . '{env}'; set +a
 then try
   {command} send --count 1000 --duplicates 5 --poison 3
-  {command} status
-  kill -9 $(awk '$1 == \"shard-1\" {{ print $2 }}' '{pids}')   and   {command} start shard-1
-  HOOKMILL_INGEST__LISTEN=127.0.0.1:0 HOOKMILL_ADMIN__LISTEN=127.0.0.1:0 $HOOKMILL_BIN serve -c config.toml   one more instance",
+  {status}
+  kill -9 $(awk '$1 == \"shard-1\" {{ print $2 }}' '{pids}')   and   {start}
+  HOOKMILL_INGEST__LISTEN=127.0.0.1:8090 HOOKMILL_ADMIN__LISTEN=127.0.0.1:8091 $HOOKMILL_BIN serve -c config.toml   one more instance",
         admin = first.admin_url(),
         logs = dir.logs().display(),
         env = dir.env_file().display(),
         pids = dir.pids_file().display(),
         command = crate::COMMAND,
+        status = command(dir, "status"),
+        start = command(dir, "start shard-1"),
     );
 }
