@@ -27,7 +27,8 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info,actix_server=warn".to_owned(),
+            // actix-http calls it an error when a stranger sends no HTTP; actix-server tells of every worker.
+            filter: "info,actix_server=warn,actix_http=off".to_owned(),
         }
     }
 }

@@ -29,7 +29,9 @@ pub fn programs() -> Result<Programs> {
     let cache = stack_dir().join("cache");
     fs::create_dir_all(&cache)?;
     let lock = File::create(cache.join("lock"))?;
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).map_err(|(_, error)| error).context("cannot lock the cache of the stack")?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .context("cannot lock the cache of the stack")?;
     let jars = cache.join("jars");
     let complete = cache.join("complete");
     if !complete.exists() {
@@ -37,7 +39,10 @@ pub fn programs() -> Result<Programs> {
         File::create(&complete)?;
     }
     let postgres = unpack_postgres(&cache, &jars)?;
-    Ok(Programs { class_path: format!("{}/*", jars.display()), postgres })
+    Ok(Programs {
+        class_path: format!("{}/*", jars.display()),
+        postgres,
+    })
 }
 
 fn platform() -> Result<&'static str> {
@@ -46,7 +51,9 @@ fn platform() -> Result<&'static str> {
         ("linux", "aarch64") => "linux-arm64v8",
         ("macos", "x86_64") => "darwin-amd64",
         ("macos", "aarch64") => "darwin-arm64v8",
-        (os, arch) => bail!("there are no Postgres binaries for {os} on {arch}: give brokers and shards of your own, see ./dev/run --help"),
+        (os, arch) => bail!(
+            "there are no Postgres binaries for {os} on {arch}: give brokers and shards of your own, see ./dev/run --help"
+        ),
     })
 }
 
@@ -72,7 +79,11 @@ fn unpack_postgres(cache: &Path, jars: &Path) -> Result<PathBuf> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .find(|name| name.starts_with("embedded-postgres-binaries-"))
         .with_context(|| format!("no Postgres in {}: delete the folder to fetch it again", jars.display()))?;
-    let home = if reachable_by_others(cache) { cache.to_owned() } else { std::env::temp_dir().join("hookmill-dev") };
+    let home = if reachable_by_others(cache) {
+        cache.to_owned()
+    } else {
+        std::env::temp_dir().join("hookmill-dev")
+    };
     let target = home.join(name.trim_end_matches(".jar"));
     if target.join("bin/postgres").exists() {
         return Ok(target);
@@ -80,12 +91,21 @@ fn unpack_postgres(cache: &Path, jars: &Path) -> Result<PathBuf> {
     let unpacking = target.with_extension("unpacking");
     let _ = fs::remove_dir_all(&unpacking);
     fs::create_dir_all(&unpacking)?;
-    run(Command::new("jar").arg("xf").arg(jars.join(&name)).current_dir(&unpacking), "the JDK's jar")?;
+    run(
+        Command::new("jar")
+            .arg("xf")
+            .arg(jars.join(&name))
+            .current_dir(&unpacking),
+        "the JDK's jar",
+    )?;
     let archive = fs::read_dir(&unpacking)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|e| e == "txz"))
         .with_context(|| format!("{name} holds no .txz"))?;
-    run(Command::new("tar").arg("xJf").arg(&archive).current_dir(&unpacking), "tar with xz (Debian: apt-get install tar xz-utils)")?;
+    run(
+        Command::new("tar").arg("xJf").arg(&archive).current_dir(&unpacking),
+        "tar with xz (Debian: apt-get install tar xz-utils)",
+    )?;
     fs::remove_file(archive)?;
     fs::rename(&unpacking, &target)?;
     Ok(target)
@@ -103,5 +123,8 @@ fn run(command: &mut Command, what: &str) -> Result<()> {
 pub fn reachable_by_others(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let Ok(path) = path.canonicalize() else { return false };
-    !Uid::effective().is_root() || path.ancestors().all(|p| fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o001 != 0))
+    !Uid::effective().is_root()
+        || path
+            .ancestors()
+            .all(|p| fs::metadata(p).is_ok_and(|m| m.permissions().mode() & 0o001 != 0))
 }

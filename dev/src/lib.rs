@@ -5,5 +5,9 @@
 pub mod fetch;
 pub mod process;
 pub mod proxy;
+pub mod run;
 pub mod send;
 pub mod stack;
+
+/// How this command is called.
+pub const COMMAND: &str = "cargo run -q -p dev --";

@@ -34,7 +34,15 @@ pub struct Program {
 impl Program {
     /// A program with its output in `log`, stopped by SIGTERM.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, log: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), path: path.into(), args: Vec::new(), env: Vec::new(), log: log.into(), user: None, stop_signal: Signal::SIGTERM }
+        Self {
+            name: name.into(),
+            path: path.into(),
+            args: Vec::new(),
+            env: Vec::new(),
+            log: log.into(),
+            user: None,
+            stop_signal: Signal::SIGTERM,
+        }
     }
 
     /// Adds arguments.
@@ -61,7 +69,10 @@ impl Process {
     /// Starts it.
     pub fn spawn(program: Program) -> Result<Self> {
         let child = spawn_from_lasting_thread(&program)?;
-        Ok(Self { program, child: Arc::new(Mutex::new(child)) })
+        Ok(Self {
+            program,
+            child: Arc::new(Mutex::new(child)),
+        })
     }
 
     /// Its name.
@@ -125,7 +136,11 @@ impl Process {
             Some(status) => Ok(status),
             None => {
                 self.kill();
-                bail!("{} did not stop within {} s and was killed", self.program.name, patience.as_secs())
+                bail!(
+                    "{} did not stop within {} s and was killed",
+                    self.program.name,
+                    patience.as_secs()
+                )
             }
         }
     }
@@ -151,16 +166,27 @@ impl Process {
         Ok(())
     }
 
+    /// How it ended, in words.
+    pub fn ending(&self) -> String {
+        match self.exit_status() {
+            Some(status) => status
+                .signal()
+                .map_or_else(|| status.to_string(), |signal| format!("killed by signal {signal}")),
+            None => "still running".to_owned(),
+        }
+    }
+
     /// An error that tells how it ended and the last lines it said.
     pub fn obituary(&self) -> anyhow::Error {
-        let ended = match self.exit_status() {
-            Some(status) => status.signal().map_or_else(|| status.to_string(), |signal| format!("killed by signal {signal}")),
-            None => "still running".to_owned(),
-        };
+        let ended = self.ending();
         let said = std::fs::read_to_string(&self.program.log).unwrap_or_default();
         let lines: Vec<&str> = said.lines().collect();
         let last = lines[lines.len().saturating_sub(15)..].join("\n  ");
-        anyhow::anyhow!("{} ({ended}); the end of {}:\n  {last}", self.program.name, self.program.log.display())
+        anyhow::anyhow!(
+            "{} ({ended}); the end of {}:\n  {last}",
+            self.program.name,
+            self.program.log.display()
+        )
     }
 }
 
@@ -180,8 +206,14 @@ fn spawn_from_lasting_thread(program: &Program) -> Result<Child> {
         sender
     });
     let (reply, answer) = mpsc::channel();
-    orders.send((program.clone(), reply)).ok().context("the thread that starts processes is gone")?;
-    answer.recv().context("the thread that starts processes is gone")?.with_context(|| format!("cannot start {}", program.path.display()))
+    orders
+        .send((program.clone(), reply))
+        .ok()
+        .context("the thread that starts processes is gone")?;
+    answer
+        .recv()
+        .context("the thread that starts processes is gone")?
+        .with_context(|| format!("cannot start {}", program.path.display()))
 }
 
 fn start(program: &Program) -> std::io::Result<Child> {

@@ -47,7 +47,11 @@ impl Proxy {
                 }
             }
         });
-        Ok(Self { address, fault: Arc::new(fault), task })
+        Ok(Self {
+            address,
+            fault: Arc::new(fault),
+            task,
+        })
     }
 
     /// Where it listens.
@@ -83,11 +87,16 @@ impl Drop for Proxy {
 }
 
 async fn relay(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<Fault>) {
-    let Ok(server) = TcpStream::connect(target).await else { return };
+    let Ok(server) = TcpStream::connect(target).await else {
+        return;
+    };
     // Without this, small pieces wait for each other.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let (up, down) = (pass(from_client, to_server, state.clone()), pass(from_server, to_client, state.clone()));
+    let (up, down) = (
+        pass(from_client, to_server, state.clone()),
+        pass(from_server, to_client, state.clone()),
+    );
     tokio::select! {
         _ = async { tokio::join!(up, down) } => {}
         _ = state.wait_for(|f| f.cut) => {}
@@ -148,13 +157,20 @@ mod tests {
 
         proxy.restore();
         proxy.black_hole();
-        assert!(tokio::time::timeout(Duration::from_millis(100), ask(&mut socket)).await.is_err(), "nothing comes back");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(100), ask(&mut socket))
+                .await
+                .is_err(),
+            "nothing comes back"
+        );
         proxy.restore();
         assert_eq!(socket.read_u8().await.expect("the swallowed piece arrives"), b'x');
 
         proxy.cut();
         assert!(ask(&mut socket).await.is_err());
-        let mut again = TcpStream::connect(proxy.address()).await.expect("the port is still there");
+        let mut again = TcpStream::connect(proxy.address())
+            .await
+            .expect("the port is still there");
         assert!(ask(&mut again).await.is_err());
     }
 }

@@ -20,7 +20,7 @@ use crate::proxy::Proxy;
 /// What to start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// 1, or 3 with replication 3 and two in-sync replicas required.
+    /// 1, or 3 with replication 3 and two in-sync replicas required; 0 where somebody else has them.
     pub brokers: usize,
     /// Postgres servers.
     pub shards: usize,
@@ -30,7 +30,11 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { brokers: 1, shards: 2, dir: None }
+        Self {
+            brokers: 1,
+            shards: 2,
+            dir: None,
+        }
     }
 }
 
@@ -46,8 +50,8 @@ pub struct Stack {
 impl Stack {
     /// Starts all servers and waits until they answer.
     pub async fn start(options: Options) -> Result<Self> {
-        if !matches!(options.brokers, 1 | 3) {
-            bail!("a stack has 1 or 3 brokers, not {}", options.brokers);
+        if !matches!(options.brokers, 0 | 1 | 3) {
+            bail!("a stack has 1 or 3 brokers, or none, not {}", options.brokers);
         }
         let programs = tokio::task::spawn_blocking(fetch::programs).await??;
         let temporary = options.dir.is_none();
@@ -59,7 +63,12 @@ impl Stack {
         let brokers = kafka::start(&programs, &dir, for_brokers);
         let shards = postgres::start(&programs, &dir, for_shards);
         let (brokers, shards) = tokio::try_join!(brokers, shards)?;
-        Ok(Self { brokers, shards, dir, temporary })
+        Ok(Self {
+            brokers,
+            shards,
+            dir,
+            temporary,
+        })
     }
 
     /// Bootstrap servers.
@@ -109,7 +118,11 @@ impl Stack {
 
     /// Every server process, brokers first.
     pub fn processes(&self) -> Vec<&Process> {
-        self.brokers.iter().map(Broker::process).chain(self.shards.iter().map(Shard::process)).collect()
+        self.brokers
+            .iter()
+            .map(Broker::process)
+            .chain(self.shards.iter().map(Shard::process))
+            .collect()
     }
 
     /// Where data and logs are.

@@ -121,7 +121,8 @@ fn every_vector_is_verified_over_http() {
                 .unwrap_or_default();
             for (name, tolerance) in [("strict", ""), ("patient", "tolerance = \"36500days\"\n")] {
                 sources.push_str(&format!(
-                    "\n[[sources]]\nname = \"{name}-{i}\"\npreset = {scheme:?}\nsecrets = [\"env:VECTOR_{i}\"]\n{url}{tolerance}"
+                    "\n[[sources]]\nname = \"{name}-{i}\"\npreset = {scheme:?}\n\
+                     secrets = [\"env:VECTOR_{i}\"]\n{url}{tolerance}"
                 ));
             }
             world = world.set(&format!("VECTOR_{i}"), vector["secret"].as_str().expect("a secret"));
@@ -287,8 +288,9 @@ async fn check_rows(world: &World, cases: &[Case], records: &[OwnedMessage]) {
         let client = shard.connect(&world.name).await.expect("a shard");
         for (kind, dispute_id) in [("order", "NULL::text"), ("dispute", "dispute_id")] {
             let sql = format!(
-                "SELECT source, event_id, user_id, order_id, {dispute_id}, event_type, status, provider_status, amount_minor, currency, \
-                 entity_version, occurred_at, payload::text, kafka_partition, kafka_offset, received_at, recorded_at FROM {kind}_events"
+                "SELECT source, event_id, user_id, order_id, {dispute_id}, event_type, status, provider_status, \
+                 amount_minor, currency, entity_version, occurred_at, payload::text, kafka_partition, kafka_offset, \
+                 received_at, recorded_at FROM {kind}_events"
             );
             for row in client.query(&sql, &[]).await.expect("rows") {
                 let id: (String, String) = (row.get(0), row.get(1));
@@ -353,8 +355,8 @@ async fn check_states(world: &World, cases: &[Case]) {
             ("dispute", "disputes", "dispute_id", "dispute_id"),
         ] {
             let sql = format!(
-                "SELECT source, {entity}, last_event_id, user_id, order_id, {dispute_id}, status, provider_status, amount_minor, currency, \
-                 entity_version, occurred_at, kafka_partition FROM {table}"
+                "SELECT source, {entity}, last_event_id, user_id, order_id, {dispute_id}, status, provider_status, \
+                 amount_minor, currency, entity_version, occurred_at, kafka_partition FROM {table}"
             );
             for state in client.query(&sql, &[]).await.expect("states") {
                 let (source, entity, last): (String, String, String) = (state.get(0), state.get(1), state.get(2));

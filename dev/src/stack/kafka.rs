@@ -21,14 +21,20 @@ pub struct Broker {
     proxy: Proxy,
 }
 
-/// Any id will do; it only must be the same for the brokers of one cluster.
+/// Any id will do that does not begin with '-', which the tool would take for an option; it only must be the same for the
+/// brokers of one cluster.
 fn cluster_id() -> String {
     use base64::Engine as _;
-    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
+    let mut id = rand::random::<[u8; 16]>();
+    id[0] &= 0x7f;
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(id)
 }
 
 /// Starts a cluster of a broker for every three ports.
 pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Broker>> {
+    if ports.is_empty() {
+        return Ok(Vec::new());
+    }
     let id_file = dir.join("kafka-cluster-id");
     let id = match std::fs::read_to_string(&id_file) {
         Ok(id) => id,
@@ -41,12 +47,18 @@ pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Res
     let saved = dir.join("kafka-ports");
     // Data that is there already knows its controllers by their ports.
     let ports: Vec<u16> = match std::fs::read_to_string(&saved) {
-        Ok(text) => text.split_whitespace().map(str::parse).collect::<Result<_, _>>().context("kafka-ports")?,
+        Ok(text) => text
+            .split_whitespace()
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .context("kafka-ports")?,
         Err(_) => ports.to_vec(),
     };
     std::fs::write(&saved, ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "))?;
     let brokers = ports.len() / 3;
-    let voters: Vec<String> = (0..brokers).map(|i| format!("{}@127.0.0.1:{}", i + 1, ports[i * 3 + 2])).collect();
+    let voters: Vec<String> = (0..brokers)
+        .map(|i| format!("{}@127.0.0.1:{}", i + 1, ports[i * 3 + 2]))
+        .collect();
     let voters = voters.join(",");
     try_join_all((0..brokers).map(|i| {
         let (id, voters, ports) = (&id, &voters, &ports[i * 3..i * 3 + 3]);
@@ -55,8 +67,18 @@ pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Res
     .await
 }
 
-async fn one(programs: &Programs, dir: &Path, i: usize, brokers: usize, id: &str, voters: &str, ports: &[u16]) -> Result<Broker> {
-    let [port, inner, controller] = *ports else { bail!("a broker needs three ports") };
+async fn one(
+    programs: &Programs,
+    dir: &Path,
+    i: usize,
+    brokers: usize,
+    id: &str,
+    voters: &str,
+    ports: &[u16],
+) -> Result<Broker> {
+    let [port, inner, controller] = *ports else {
+        bail!("a broker needs three ports")
+    };
     let data = dir.join(format!("kafka-{i}"));
     let proxy_port = free_ports(1)?[0];
     let config = dir.join(format!("kafka-{i}.properties"));
@@ -96,16 +118,39 @@ num.recovery.threads.per.data.dir=2
     let log = dir.join("logs").join(format!("kafka-{i}.log"));
     if !data.join("meta.properties").exists() {
         let mut format = Command::new("java");
-        format.args(["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp", &programs.class_path]);
-        format.args(["kafka.tools.StorageTool", "format", "-t", id, "-c"]).arg(&config);
-        let output = tokio::task::spawn_blocking(move || format.output()).await?.context("java cannot be started: install a JDK of 17 or later")?;
+        format.args([
+            "-XX:TieredStopAtLevel=1",
+            "-XX:+UseSerialGC",
+            "-Xshare:auto",
+            "-cp",
+            &programs.class_path,
+        ]);
+        format
+            .args(["kafka.tools.StorageTool", "format", "-t", id, "-c"])
+            .arg(&config);
+        let output = tokio::task::spawn_blocking(move || format.output())
+            .await?
+            .context("java cannot be started: install a JDK of 17 or later")?;
         if !output.status.success() {
-            bail!("Kafka's storage cannot be formatted: {}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "Kafka's storage cannot be formatted: {}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
     }
     let heap = if brokers == 1 { "-Xmx512m" } else { "-Xmx384m" };
     let mut program = Program::new(format!("kafka-{i}"), "java", log);
-    program = program.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xms128m", heap, "-cp", &programs.class_path, "kafka.Kafka"]);
+    program = program.args([
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        "-Xshare:auto",
+        "-Xms128m",
+        heap,
+        "-cp",
+        &programs.class_path,
+        "kafka.Kafka",
+    ]);
     program.args.push(config.into());
     let process = Process::spawn(program)?;
     let proxy = proxy_before(proxy_port, inner).await?;
@@ -133,7 +178,10 @@ impl Broker {
     /// Waits until it takes connections; it listens only once it has its part of the cluster's metadata.
     pub async fn ready(&self) -> Result<()> {
         let address = self.address();
-        until_ready(&self.process, Duration::from_secs(60), async || tokio::net::TcpStream::connect(address).await.is_ok()).await
+        until_ready(&self.process, Duration::from_secs(60), async || {
+            tokio::net::TcpStream::connect(address).await.is_ok()
+        })
+        .await
     }
 
     /// Starts it again with its data, and waits for it.

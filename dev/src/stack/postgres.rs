@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
@@ -40,7 +40,18 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
             chown(&data, Some(user), Some(user))?;
         }
         let mut init = Program::new(format!("initdb-{i}"), bin.join("initdb"), log.clone());
-        init = init.args(["-U", "hookmill", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions", "-D"]);
+        init = init.args([
+            "-U",
+            "hookmill",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+            "--no-instructions",
+            "-D",
+        ]);
         init.args.push(data.clone().into());
         init.user = user;
         let init = Process::spawn(init)?;
@@ -50,7 +61,9 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
         }
     }
     let mut program = Program::new(format!("shard-{i}"), bin.join("postgres"), log);
-    program.args.extend(["-D".into(), data.into_os_string(), "-p".into(), port.to_string().into()]);
+    program
+        .args
+        .extend(["-D".into(), data.into_os_string(), "-p".into(), port.to_string().into()]);
     for setting in [
         "listen_addresses=127.0.0.1",
         "unix_socket_directories=",
@@ -69,7 +82,12 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
     let proxy = proxy_before(free_ports(1)?[0], port).await?;
     let shard = Shard { process, port, proxy };
     shard.ready().await?;
-    let exists = shard.query_one("postgres", "SELECT count(*) FROM pg_database WHERE datname = 'hookmill'").await?;
+    let exists = shard
+        .query_one(
+            "postgres",
+            "SELECT count(*) FROM pg_database WHERE datname = 'hookmill'",
+        )
+        .await?;
     if exists == 0 {
         shard.execute("postgres", "CREATE DATABASE hookmill").await?;
     }
@@ -81,11 +99,19 @@ fn data_home(dir: &Path, other_user: bool) -> Result<PathBuf> {
     if !other_user || reachable_by_others(dir) {
         return Ok(dir.to_owned());
     }
-    let name: String = dir.display().to_string().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    let name: String = dir
+        .display()
+        .to_string()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
     let home = std::env::temp_dir().join(format!("hookmill-data{name}"));
     std::fs::create_dir_all(&home)?;
     if !reachable_by_others(&home) {
-        bail!("Postgres must not run as root, and no other user can reach {}: choose another --dir", home.display());
+        bail!(
+            "Postgres must not run as root, and no other user can reach {}: choose another --dir",
+            home.display()
+        );
     }
     Ok(home)
 }
@@ -120,23 +146,44 @@ impl Shard {
 
     /// Runs a statement.
     pub async fn execute(&self, database: &str, sql: &str) -> Result<()> {
-        self.connect(database).await?.batch_execute(sql).await.with_context(|| sql.to_owned())
+        self.connect(database)
+            .await?
+            .batch_execute(sql)
+            .await
+            .with_context(|| sql.to_owned())
     }
 
     /// The one number that a query answers with.
     pub async fn query_one(&self, database: &str, sql: &str) -> Result<i64> {
-        let row = self.connect(database).await?.query_one(sql, &[]).await.with_context(|| sql.to_owned())?;
+        let row = self
+            .connect(database)
+            .await?
+            .query_one(sql, &[])
+            .await
+            .with_context(|| sql.to_owned())?;
         Ok(row.try_get(0)?)
     }
 
     /// Waits until it takes queries; after a crash that is when it has recovered.
     pub async fn ready(&self) -> Result<()> {
-        until_ready(&self.process, Duration::from_secs(60), async || self.connect("postgres").await.is_ok()).await
+        until_ready(&self.process, Duration::from_secs(60), async || {
+            self.connect("postgres").await.is_ok()
+        })
+        .await
     }
 
-    /// Starts it again with its data, and waits for it.
+    /// Starts it again with its data, and waits for it. A killed server's sessions outlive it by a moment and hold its
+    /// shared memory, so that a new one refuses to start; then it is tried again.
     pub async fn restart(&self) -> Result<()> {
-        self.process.restart()?;
-        self.ready().await
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            self.process.restart()?;
+            match self.ready().await {
+                Err(_) if !self.process.is_running() && Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                done => return done,
+            }
+        }
     }
 }

@@ -148,7 +148,8 @@ pub fn head(method: &str, path: &str, headers: &[(String, String)]) -> String {
 
 /// A webhook of the source "standard" that is as it should be.
 pub fn good_order() -> String {
-    r#"{"type":"order.created","timestamp":"2026-01-02T03:04:05Z","data":{"id":"o1","user_id":"u1","amount":1,"currency":"EUR","status":"paid"}}"#.to_owned()
+    let data = r#"{"id":"o1","user_id":"u1","amount":1,"currency":"EUR","status":"paid"}"#;
+    format!(r#"{{"type":"order.created","timestamp":"2026-01-02T03:04:05Z","data":{data}}}"#)
 }
 
 /// What no answer may hold: secrets, and words from the inside.

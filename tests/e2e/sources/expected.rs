@@ -569,13 +569,24 @@ fn razorpay() -> Vec<Case> {
 fn standard() -> Vec<Case> {
     let of = || order("standard", "usr \"7\" é", "9007199254740993");
     // Ids above 2^53, a NUL, digits that no float keeps, and white space around it all.
-    let body = "\n { \"type\" : \"order.created\", \"timestamp\":\"2026-01-02T03:04:05.123456Z\",\"data\":{\"id\":9007199254740993,\
-        \"user_id\":\"usr \\\"7\\\" \\u00e9\",\"amount\":9223372036854775807,\"currency\":\"jpy\",\"status\":\"created\",\"version\":1,\
-        \"note\":\"a\\u0000b\",\"weight\":0.10000000000000000000000000001}}\r\n\t ";
-    let paid = "{\"type\":\"order.paid\",\"timestamp\":\"2026-01-02T03:04:05.123456Z\",\"data\":{\"order_id\":\"9007199254740993\",\
-        \"user_id\":\"usr \\\"7\\\" é\",\"amount\":-5,\"status\":\"paid\",\"version\":2}}";
-    let odd = "{\"type\":\"dispute.created\",\"timestamp\":\"2026-01-02T04:04:05+01:00\",\"data\":{\"dispute_id\":\"d1\",\"order_id\":\"\",\
-        \"user_id\":\"u1\",\"status\":\"on fire\"}}";
+    let body = [
+        "\n { ",
+        r#""type" : "order.created", "timestamp":"2026-01-02T03:04:05.123456Z","data":{"id":9007199254740993,"#,
+        r#""user_id":"usr \"7\" \u00e9","amount":9223372036854775807,"currency":"jpy","status":"created","#,
+        r#""version":1,"note":"a\u0000b","weight":0.10000000000000000000000000001}}"#,
+        "\r\n\t ",
+    ]
+    .concat();
+    let paid = [
+        r#"{"type":"order.paid","timestamp":"2026-01-02T03:04:05.123456Z","data":{"order_id":"9007199254740993","#,
+        r#""user_id":"usr \"7\" é","amount":-5,"status":"paid","version":2}}"#,
+    ]
+    .concat();
+    let odd = [
+        r#"{"type":"dispute.created","timestamp":"2026-01-02T04:04:05+01:00","data":{"dispute_id":"d1","#,
+        r#""order_id":"","user_id":"u1","status":"on fire"}}"#,
+    ]
+    .concat();
     vec![
         of().event("msg_1", "order.created", "2026-01-02T03:04:05.123456Z")
             .is("pending", "created")

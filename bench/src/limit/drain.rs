@@ -1,0 +1,193 @@
+//! The limit of draining: for every lane of every shard a thread that reads its partitions and runs the product's own
+//! statements, one after the other. No group, no supervision, no dead letters; any trouble ends it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use hookmill_schema::shard::{self, lane_of, shard_of};
+use hookmill_schema::{ConnectSettings, Part, Record, Row, Table, offsets, write};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::product::{DISPUTES, ORDERS};
+
+/// What it must know.
+#[derive(Clone, clap::Args)]
+pub struct Settings {
+    /// Kafka.
+    #[arg(long)]
+    pub brokers: String,
+    /// The shards, with commas between.
+    #[arg(long, value_delimiter = ',')]
+    pub shard_urls: Vec<String>,
+    /// Connections to each shard; as the product's postgres.lanes.
+    #[arg(long, default_value_t = 2)]
+    pub lanes: usize,
+    /// Most rows in a statement; as the product's writers.statement_rows.
+    #[arg(long, default_value_t = 4000)]
+    pub rows: usize,
+}
+
+/// Writes everything that the topics hold, then waits to be killed, so that what it cost can still be read.
+pub fn run(settings: Settings) -> Result<()> {
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        for shard in 0..settings.shard_urls.len() {
+            for lane in 0..settings.lanes {
+                let settings = &settings;
+                threads.push(scope.spawn(move || Lane::new(settings, shard, lane)?.drain()));
+            }
+        }
+        threads
+            .into_iter()
+            .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a lane panicked"))?)
+    })?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A topic's partitions on one lane.
+struct Topic {
+    name: &'static str,
+    table: Table,
+    partitions: BTreeMap<i32, Position>,
+}
+
+struct Position {
+    next: i64,
+    end: i64,
+    epoch: i64,
+    rows: Vec<Row>,
+}
+
+struct Lane {
+    runtime: tokio::runtime::Runtime,
+    connection: shard::Connection,
+    consumer: BaseConsumer,
+    topics: [Topic; 2],
+    max_rows: usize,
+}
+
+impl Lane {
+    fn new(settings: &Settings, shard: usize, lane: usize) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let url = &settings.shard_urls[shard];
+        let mut connection = runtime.block_on(shard::connect(url, &ConnectSettings::default()))?;
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &settings.brokers)
+            .set("group.id", "limit")
+            .set("enable.auto.commit", "false")
+            .create()?;
+        let mut assignment = TopicPartitionList::new();
+        let mut topics = [(ORDERS, Table::Orders), (DISPUTES, Table::Disputes)].map(|((name, count), table)| {
+            let mine = (0..count).filter(|p| {
+                let shards = settings.shard_urls.len();
+                shard_of(*p, shards) == shard && lane_of(*p, shards, settings.lanes) == lane
+            });
+            let at_start = |partition| {
+                let position = Position {
+                    next: 0,
+                    end: 0,
+                    epoch: 0,
+                    rows: Vec::new(),
+                };
+                (partition, position)
+            };
+            Topic {
+                name,
+                table,
+                partitions: mine.map(at_start).collect(),
+            }
+        });
+        for topic in &mut topics {
+            for (partition, position) in &mut topic.partitions {
+                let claimed = runtime.block_on(offsets::claim(&mut connection, topic.name, *partition, "limit"))?;
+                let (_, end) = consumer.fetch_watermarks(topic.name, *partition, Duration::from_secs(20))?;
+                (position.next, position.epoch, position.end) = (claimed.next_offset, claimed.epoch, end);
+                assignment.add_partition_offset(topic.name, *partition, Offset::Offset(claimed.next_offset))?;
+            }
+        }
+        consumer.assign(&assignment)?;
+        Ok(Self {
+            runtime,
+            connection,
+            consumer,
+            topics,
+            max_rows: settings.rows,
+        })
+    }
+
+    fn drain(mut self) -> Result<()> {
+        let done = |position: &Position| position.next >= position.end;
+        while !self.topics.iter().flat_map(|t| t.partitions.values()).all(done) {
+            self.gather()?;
+            for topic in &mut self.topics {
+                self.runtime.block_on(topic.write(&mut self.connection))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a statement's worth of rows, or what there is.
+    fn gather(&mut self) -> Result<()> {
+        for _ in 0..self.max_rows {
+            let Some(message) = self.consumer.poll(Duration::from_millis(20)) else {
+                return Ok(());
+            };
+            let message = message?;
+            let topic = self.topics.iter_mut().find(|t| t.name == message.topic());
+            let topic = topic.context("a record of an unknown topic")?;
+            let row = Row::decode(topic.table, record_of(&message), topic.name, message.partition())
+                .map_err(|(_, why)| why)?;
+            let position = topic.partitions.get_mut(&message.partition());
+            position.context("a record of another lane")?.rows.push(row);
+        }
+        Ok(())
+    }
+}
+
+impl Topic {
+    async fn write(&mut self, connection: &mut shard::Connection) -> Result<()> {
+        let mut parts: Vec<Part<'_>> = Vec::new();
+        for (partition, position) in &self.partitions {
+            let Some(last) = position.rows.last() else { continue };
+            parts.push(Part {
+                partition: *partition,
+                from: position.next,
+                next: last.record().offset + 1,
+                epoch: position.epoch,
+                rows: position.rows.iter().collect(),
+            });
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let passed = write(connection, self.table, self.name, &parts).await?;
+        if passed.len() != parts.len() {
+            bail!("somebody else writes to the limit's database");
+        }
+        let nexts: Vec<(i32, i64)> = parts.iter().map(|part| (part.partition, part.next)).collect();
+        for (partition, next) in nexts {
+            if let Some(position) = self.partitions.get_mut(&partition) {
+                position.next = next;
+                position.rows.clear();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn record_of(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record::new(
+        message.offset(),
+        message.timestamp().to_millis(),
+        message.key(),
+        message.payload(),
+        headers.map(|header| (header.key, header.value)),
+    )
+}

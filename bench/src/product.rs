@@ -1,0 +1,138 @@
+//! The product as it is shipped: its release binary, with the repository's config.toml and variables for this run.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use dev::process::{Process, Program};
+use dev::stack::{Stack, free_ports};
+
+use crate::load;
+
+/// Topics and partition counts of a run: those that are shipped.
+pub const ORDERS: (&str, i32) = ("orders.webhooks", 12);
+/// The other topic.
+pub const DISPUTES: (&str, i32) = ("disputes.webhooks", 6);
+
+/// What a Standard Webhooks secret looks like; it guards nothing.
+pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+/// Which parts of the product run.
+#[derive(Clone, Copy)]
+pub enum Part {
+    All,
+    Ingest,
+    Writers,
+}
+
+/// The binary, found and up to date.
+pub struct Product {
+    binary: PathBuf,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+impl Product {
+    /// Has cargo bring the binary up to date, unless told not to.
+    pub async fn find(no_build: bool) -> Result<Self> {
+        let here = std::env::current_exe()?;
+        let binary = here.with_file_name("hookmill");
+        if no_build {
+            if !binary.exists() {
+                bail!("there is no {}: leave --no-build out", binary.display());
+            }
+            return Ok(Self { binary });
+        }
+        eprintln!("building hookmill (release)");
+        let target = here.parent().and_then(Path::parent).context("no target directory")?;
+        let status = tokio::process::Command::new("cargo")
+            .args(["build", "--quiet", "--release", "--bin", "hookmill", "--target-dir"])
+            .arg(target)
+            .current_dir(root())
+            .kill_on_drop(true)
+            .status()
+            .await
+            .context("cargo cannot be started")?;
+        if !status.success() {
+            bail!("hookmill cannot be built");
+        }
+        Ok(Self { binary })
+    }
+
+    fn program(&self, stack: &Stack, name: &str, shard_urls: &[String]) -> Program {
+        let log = stack.dir().join("logs").join(format!("{name}.log"));
+        let mut program = Program::new(name, &self.binary, log)
+            .args(["-c".into(), root().join("config.toml").into_os_string()])
+            .env("HOOKMILL_KAFKA__BROKERS", stack.brokers())
+            .env("HOOKMILL_KAFKA__GROUP_PREFIX", name)
+            .env("HOOKMILL_SHARD_URLS", shard_urls.join(","));
+        for source in dev::send::SOURCES {
+            program = program.env(format!("HOOKMILL_SECRET_{}", source.to_uppercase()), SECRET);
+        }
+        program
+    }
+
+    /// Creates the topics.
+    pub async fn create_topics(&self, stack: &Stack) -> Result<()> {
+        let program = self.program(stack, "topics", &stack.shard_urls());
+        let process = Process::spawn(program.args(["topics", "create"]))?;
+        match process.wait(Duration::from_secs(60)).await {
+            Some(status) if status.success() => Ok(()),
+            _ => Err(process.obituary()).context("the topics cannot be created"),
+        }
+    }
+
+    /// Starts an instance named `name`, which is its consumer groups' prefix too, and waits until it is ready.
+    pub async fn serve(&self, stack: &Stack, name: &str, part: Part, shard_urls: &[String]) -> Result<Instance> {
+        let ports = free_ports(2)?;
+        let [ingest, admin] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
+        let (takes, writes) = match part {
+            Part::All => ("true", "true"),
+            Part::Ingest => ("true", "false"),
+            Part::Writers => ("false", "true"),
+        };
+        let program = self
+            .program(stack, name, shard_urls)
+            .args(["serve"])
+            .env("HOOKMILL_SERVICES__INGEST", takes)
+            .env("HOOKMILL_SERVICES__ORDERS", writes)
+            .env("HOOKMILL_SERVICES__DISPUTES", writes)
+            .env("HOOKMILL_INGEST__LISTEN", &ingest)
+            .env("HOOKMILL_ADMIN__LISTEN", &admin);
+        let process = Process::spawn(program)?;
+        until_ready(&process, &admin, "/health/ready").await?;
+        Ok(Instance { process, ingest, admin })
+    }
+}
+
+/// Waits until `address` answers 200 to a GET of `path`.
+pub async fn until_ready(process: &Process, address: &str, path: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Ok((200, _)) = load::get(address, path).await {
+            return Ok(());
+        }
+        if !process.is_running() || Instant::now() > deadline {
+            return Err(process.obituary()).context("it did not get ready");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A running instance. Dropping it kills it.
+pub struct Instance {
+    /// Its process.
+    pub process: Process,
+    /// Where it takes webhooks.
+    pub ingest: String,
+    /// Where it answers operators.
+    pub admin: String,
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.process.kill();
+    }
+}
