@@ -36,6 +36,14 @@ fn source(preset: &str, secret: &str, url: Option<&str>) -> Source {
     source
 }
 
+fn post<'a>(
+    headers: &'a [(&'a str, &'a str)],
+    body: &'a [u8],
+    now: DateTime<Utc>,
+) -> Incoming<'a, [(&'a str, &'a str)]> {
+    Incoming::post(headers, body, now)
+}
+
 const URL: &str = "https://hooks.example.com/webhooks/square";
 
 fn unverified(preset: &str) -> Source {
@@ -63,40 +71,49 @@ fn every_vector_is_accepted_and_no_change_of_it_is() {
             .collect();
         let now = DateTime::from_timestamp(vector["now"].as_i64().unwrap_or(0), 0).expect("a time");
         let ours = source(scheme, secret, vector["url"].as_str().or(Some(URL)));
-        assert_eq!(ours.verify(&headers[..], &body, now), Ok(()), "{scheme}");
+        assert_eq!(ours.verify(&post(&headers, &body, now)), Ok(()), "{scheme}");
 
         let mut changed = body.clone();
         changed[0] ^= 1;
         assert_eq!(
-            ours.verify(&headers[..], &changed, now),
-            Err(AuthError::Wrong),
+            ours.verify(&post(&headers, &changed, now)),
+            Err(Refusal::Unauthorized(AuthError::Wrong)),
             "{scheme}: another body"
         );
         let other = if scheme == "standard" { "whsec_AAAA" } else { "another" };
         assert_eq!(
-            source(scheme, other, Some(URL)).verify(&headers[..], &body, now),
-            Err(AuthError::Wrong),
+            source(scheme, other, Some(URL)).verify(&post(&headers, &body, now)),
+            Err(Refusal::Unauthorized(AuthError::Wrong)),
             "{scheme}: another secret"
         );
         for i in 0..headers.len() {
             let mut fewer = headers.clone();
             fewer.remove(i);
             assert!(
-                matches!(ours.verify(&fewer[..], &body, now), Err(AuthError::Missing { .. })),
+                matches!(
+                    ours.verify(&post(&fewer, &body, now)),
+                    Err(Refusal::Unauthorized(AuthError::Missing { .. }))
+                ),
                 "{scheme} without {}",
                 headers[i].0
             );
             let mut doubled = headers.clone();
             doubled.push(headers[i]);
             assert!(
-                matches!(ours.verify(&doubled[..], &body, now), Err(AuthError::Malformed { .. })),
+                matches!(
+                    ours.verify(&post(&doubled, &body, now)),
+                    Err(Refusal::Unauthorized(AuthError::Malformed { .. }))
+                ),
                 "{scheme} with {} twice",
                 headers[i].0
             );
             let mut empty = headers.clone();
             empty[i].1 = "";
             assert!(
-                matches!(ours.verify(&empty[..], &body, now), Err(AuthError::Malformed { .. })),
+                matches!(
+                    ours.verify(&post(&empty, &body, now)),
+                    Err(Refusal::Unauthorized(AuthError::Malformed { .. }))
+                ),
                 "{scheme} with an empty {}",
                 headers[i].0
             );
@@ -107,17 +124,17 @@ fn every_vector_is_accepted_and_no_change_of_it_is() {
                 now - chrono::TimeDelta::seconds(301),
             );
             assert_eq!(
-                ours.verify(&headers[..], &body, late),
-                Err(AuthError::TooOld { seconds: 301 }),
+                ours.verify(&post(&headers, &body, late)),
+                Err(Refusal::Unauthorized(AuthError::TooOld { seconds: 301 })),
                 "{scheme}"
             );
             assert_eq!(
-                ours.verify(&headers[..], &body, early),
-                Err(AuthError::TooFarAhead { seconds: 301 }),
+                ours.verify(&post(&headers, &body, early)),
+                Err(Refusal::Unauthorized(AuthError::TooFarAhead { seconds: 301 })),
                 "{scheme}"
             );
             assert_eq!(
-                ours.verify(&headers[..], &body, now + chrono::TimeDelta::seconds(300)),
+                ours.verify(&post(&headers, &body, now + chrono::TimeDelta::seconds(300))),
                 Ok(()),
                 "{scheme}"
             );
@@ -131,9 +148,9 @@ fn every_vector_is_accepted_and_no_change_of_it_is() {
 
 #[test]
 fn any_of_several_secrets_will_do_while_one_is_replaced() {
-    let files: Vec<PathBuf> = ["old", "shp_secret"]
-        .map(|secret| {
-            let path = std::env::temp_dir().join(format!("hookmill-rotation-{}-{secret}", std::process::id()));
+    let files: Vec<PathBuf> = [("old", "old"), ("new", "shp_secret")]
+        .map(|(name, secret)| {
+            let path = std::env::temp_dir().join(format!("hookmill-rotation-{}-{name}", std::process::id()));
             std::fs::write(&path, secret).expect("a temporary file");
             path
         })
@@ -148,7 +165,7 @@ fn any_of_several_secrets_will_do_while_one_is_replaced() {
     assert!(!format!("{source:?}").contains("shp_secret"));
     let body = std::fs::read(samples().join("square-dispute.created.json")).expect("a body");
     let headers = [("X-Shopify-Hmac-Sha256", "2PyRwJfMYNH+yB+dyPIQLQWE6JzuO2RMOzkwa031qQM=")];
-    assert_eq!(source.verify(&headers[..], &body, Utc::now()), Ok(()));
+    assert_eq!(source.verify(&post(&headers, &body, Utc::now())), Ok(()));
     files
         .iter()
         .for_each(|file| std::fs::remove_file(file).expect("the temporary file"));
@@ -168,9 +185,10 @@ fn event(preset: &str, file: &str, body: &[u8]) -> Result<Value, Refusal> {
         ("x-razorpay-event-id", "rz-1"),
         ("webhook-id", "msg_1"),
     ];
-    match unverified(preset).map(&headers[..], body, Utc::now())? {
-        Received::Accepted(events) => Ok(serde_json::from_slice(&events[0].value).expect("a CloudEvent")),
+    match unverified(preset).map(&post(&headers, body, Utc::now()))? {
+        Received::Events { accepted, .. } => Ok(serde_json::from_slice(&accepted[0].value).expect("a CloudEvent")),
         Received::Ignored { .. } => Ok(Value::Null),
+        Received::Handshake(answer) => panic!("{answer:?}"),
     }
 }
 

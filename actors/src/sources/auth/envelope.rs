@@ -59,10 +59,6 @@ impl Envelope {
         })
     }
 
-    pub(super) fn header(&self) -> &str {
-        &self.header
-    }
-
     pub(super) fn has_timestamp(&self) -> bool {
         self.timestamp.is_some()
     }
