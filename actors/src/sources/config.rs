@@ -174,7 +174,7 @@ fn plain() -> String {
 }
 
 /// A request that is no event but wants an answer.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct HandshakeConfig {
     /// Its method.
@@ -191,7 +191,7 @@ pub struct HandshakeConfig {
 }
 
 /// A handshake's method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[allow(missing_docs)]
 pub enum HandshakeMethod {
@@ -207,7 +207,7 @@ fn yes() -> bool {
 }
 
 /// One scheme, or several.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum AuthConfigs {
     /// The only one.
@@ -233,7 +233,7 @@ impl AuthConfigs {
 }
 
 /// How a request shows that it is the provider's.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum AuthConfig {
     /// An HMAC over the request's parts.
@@ -281,7 +281,7 @@ impl AuthConfig {
 }
 
 /// Where a signature stands, what it is made over, and with what key.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct SignatureConfig {
     /// The header that holds it.
@@ -313,7 +313,7 @@ pub struct SignatureConfig {
 }
 
 /// RSA-SHA256 (PKCS #1 v1.5) with a certificate that the request names.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CertificateConfig {
     /// The header that holds the signature, in base64.
@@ -331,7 +331,7 @@ pub struct CertificateConfig {
 }
 
 /// A token in a header.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenConfig {
     /// The header that holds it.
@@ -347,7 +347,7 @@ fn authorization() -> String {
 }
 
 /// An HMAC in each event, over some of its fields.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ItemHmacConfig {
     /// Where it stands in the event.
@@ -378,7 +378,7 @@ fn raw() -> SecretEncoding {
 }
 
 /// The hash of an HMAC.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Algorithm {
@@ -388,7 +388,7 @@ pub enum Algorithm {
 }
 
 /// How a signature is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Encoding {
@@ -397,7 +397,7 @@ pub enum Encoding {
 }
 
 /// How a secret is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum SecretEncoding {
@@ -407,7 +407,7 @@ pub enum SecretEncoding {
 }
 
 /// A value's places: the first that yields a non-empty text, number or truth value counts.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Places {
     /// One place.
@@ -432,34 +432,47 @@ impl Places {
 /// nothing if one of them does. Numbers keep their exact text.
 ///
 /// A rule of its own says at least `when`, `kind`, `event_id`, `event_type`, `occurred_at`, `user_id`, and `order_id` or `dispute_id`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RuleConfig {
     /// What it is called: in `hookmill sources`, and to change a preset's rule.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Places and the values that each may have; all must fit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub when: Option<BTreeMap<String, Places>>,
     /// `order` or `dispute`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     /// Identity, stable over redeliveries.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub event_id: Option<Places>,
     /// The provider's word for what happened.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub event_type: Option<Places>,
     /// When it happened, by what the provider signed: it must repeat on redelivery.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub occurred_at: Option<TimeConfig>,
     /// The order.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub order_id: Option<Places>,
     /// The dispute.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub dispute_id: Option<Places>,
     /// The user's key. It must not change in the life of an order or dispute, as it decides the shard.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<Places>,
     /// The amount.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub amount: Option<AmountConfig>,
     /// Its currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub currency: Option<Places>,
     /// The state; the first rule that knows the provider's word decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Vec<StatusConfig>>,
     /// Counts the entity's changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<Places>,
 }
 
@@ -485,7 +498,7 @@ impl RuleConfig {
 }
 
 /// A time and its unit.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TimeConfig {
     /// Where it stands.
@@ -496,7 +509,7 @@ pub struct TimeConfig {
 }
 
 /// How a time is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TimeUnit {
     /// Seconds since 1970, also with a fraction.
@@ -510,7 +523,7 @@ pub enum TimeUnit {
 }
 
 /// An amount and its unit.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AmountConfig {
     /// Where it stands.
@@ -520,7 +533,7 @@ pub struct AmountConfig {
 }
 
 /// What an amount counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MoneyUnit {
     /// The currency's smallest unit, as an integer.
@@ -530,7 +543,7 @@ pub enum MoneyUnit {
 }
 
 /// One rule for the state.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StatusConfig {
     /// Where the provider's word stands.
@@ -585,9 +598,11 @@ macro_rules! presets {
 
 const PRESETS: &[(&str, &str)] = presets!["razorpay", "shopify", "square", "standard", "stripe"];
 
-/// The names of all presets and their texts.
-pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
-    PRESETS.iter().copied()
+/// The names of all presets, and what to know about each.
+pub fn presets() -> impl Iterator<Item = (&'static str, Result<String, String>)> {
+    PRESETS
+        .iter()
+        .map(|(name, _)| (*name, preset(name).map(|preset| preset.about)))
 }
 
 fn preset(name: &str) -> Result<Preset, String> {
@@ -601,9 +616,108 @@ fn preset(name: &str) -> Result<Preset, String> {
     toml::from_str(text).map_err(|error| format!("has the preset {name:?}, which is broken: {error}"))
 }
 
+/// A source as it works, after preset and overrides; secrets by reference only.
+#[derive(Clone, Debug, Serialize)]
+pub struct EffectiveSource {
+    /// Its name.
+    pub name: String,
+    /// The preset it is made of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<String>,
+    /// Where its webhooks are posted to.
+    pub path: String,
+    /// References to its secrets.
+    pub secrets: Vec<String>,
+    /// The URL that is part of what is signed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Whether a request must say that it is JSON.
+    pub require_json: bool,
+    /// Where its several events are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub each: Option<String>,
+    /// What becomes of an event that no rule wants.
+    pub unmapped: Unmapped,
+    /// What becomes of an event that lacks something.
+    pub invalid: Invalid,
+    /// The answer in the provider's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<AnswerConfig>,
+    /// How requests are signed: any of these will do.
+    pub auth: Vec<AuthConfig>,
+    /// What is answered and is no event.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub handshake: Vec<HandshakeConfig>,
+    /// The rules in the order in which they are tried.
+    pub map: Vec<RuleConfig>,
+}
+
 impl SourceConfig {
+    /// A source of a preset, for tools that verify nothing.
+    pub fn of_preset(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            preset: Some(name.to_owned()),
+            path: None,
+            secrets: Vec::new(),
+            url: None,
+            tolerance: None,
+            auth: None,
+            allow_from: None,
+            certificates: Vec::new(),
+            certificate_roots: None,
+            require_json: None,
+            rate_limit: None,
+            each: None,
+            answer: None,
+            handshake: Vec::new(),
+            unmapped: None,
+            invalid: None,
+            map: Vec::new(),
+            map_after: Vec::new(),
+        }
+    }
+
+    /// Compiles the mapping without the secrets, for tools that verify nothing.
+    pub fn compile_unverified(mut self) -> Result<Source, SourceConfigError> {
+        self.auth = Some(AuthConfigs::One(AuthConfig::None { anybody: None }));
+        self.secrets = Vec::new();
+        self.certificates = Vec::new();
+        self.certificate_roots = None;
+        self.compile()
+    }
+
+    /// The source after preset and overrides.
+    pub fn effective(&self) -> Result<EffectiveSource, SourceConfigError> {
+        let given = self.preset.as_deref().map(preset).transpose();
+        let given = given.map_err(|why| SourceConfigError::new(&self.name, why))?;
+        let given = given.as_ref();
+        let auth = self.auth.as_ref().or(given.map(|p| &p.auth));
+        let mut auth = auth.map(|a| a.list().to_vec()).unwrap_or_default();
+        if let Some(tolerance) = self.tolerance {
+            auth.iter_mut().for_each(|scheme| scheme.set_tolerance(tolerance));
+        }
+        let rules = given.map(|p| p.map.clone()).unwrap_or_default();
+        let handshakes = given.map(|p| p.handshake.clone()).unwrap_or_default();
+        Ok(EffectiveSource {
+            name: self.name.clone(),
+            preset: self.preset.clone(),
+            path: self.path.clone().unwrap_or_else(|| format!("/webhooks/{}", self.name)),
+            secrets: self.secrets.iter().map(|s| s.from.to_string()).collect(),
+            url: self.url.clone(),
+            require_json: self.require_json.or(given.and_then(|p| p.require_json)).unwrap_or(true),
+            each: self.each.clone().or(given.and_then(|p| p.each.clone())),
+            unmapped: self.unmapped.or(given.and_then(|p| p.unmapped)).unwrap_or_default(),
+            invalid: self.invalid.or(given.and_then(|p| p.invalid)).unwrap_or_default(),
+            answer: self.answer.clone().or(given.and_then(|p| p.answer.clone())),
+            auth,
+            handshake: self.handshake.iter().cloned().chain(handshakes).collect(),
+            map: merge(self.map.clone(), rules, self.map_after.clone()),
+        })
+    }
+
     /// Resolves the secrets and compiles the mapping.
-    pub(super) fn compile(self) -> Result<Source, SourceConfigError> {
+    pub fn compile(self) -> Result<Source, SourceConfigError> {
         let name = self.name.clone();
         self.build().map_err(|why| SourceConfigError::new(&name, why))
     }

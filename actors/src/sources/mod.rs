@@ -23,7 +23,8 @@ use serde_json::Value;
 
 pub use auth::{AuthError, CertificateError, Certificates};
 pub use config::{
-    AnswerConfig, Invalid, RateLimit, RuleConfig, SecretConfig, SourceConfig, SourceConfigError, Unmapped, presets,
+    AnswerConfig, EffectiveSource, Invalid, RateLimit, RuleConfig, SecretConfig, SourceConfig, SourceConfigError,
+    Unmapped, presets,
 };
 pub use handshake::Answer;
 pub use mapping::Traced;
