@@ -3,6 +3,7 @@
 mod check;
 mod migrate;
 mod serve;
+mod sources;
 mod topics;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
+use sources::SourcesAction;
 
 /// Signed order and dispute webhooks, landed exactly once in sharded Postgres.
 ///
@@ -48,6 +50,11 @@ enum Command {
     Check,
     /// Brings the tables of every shard up to date, under a lock, so that several may try at once.
     Migrate,
+    /// Shows what sources are and what they make of a request, without Kafka or Postgres.
+    Sources {
+        #[command(subcommand)]
+        action: SourcesAction,
+    },
     /// Shows the topics, or creates those that are missing.
     Topics {
         #[command(subcommand)]
@@ -66,15 +73,12 @@ enum TopicsAction {
 impl Cli {
     /// Runs the command.
     pub fn run(self) -> ExitCode {
-        let result = Config::load(&self.config).and_then(|config| match self.command {
-            Command::Serve => serve::run(config),
-            Command::Check => blocking(check::run(&config, self.output)),
-            Command::Migrate => blocking(migrate::run(&config, self.output)),
-            Command::Topics { action } => match action.unwrap_or(TopicsAction::List) {
-                TopicsAction::List => blocking(topics::list(&config, self.output)),
-                TopicsAction::Create => blocking(topics::create(&config, self.output)),
-            },
-        });
+        let result = match &self.command {
+            Command::Sources { action } if sources::needs_no_config(action) => {
+                sources::run_without(action, self.output)
+            }
+            _ => self.run_with_config(),
+        };
         match result {
             Ok(code) => code,
             Err(error) => {
@@ -82,6 +86,19 @@ impl Cli {
                 ExitCode::FAILURE
             }
         }
+    }
+
+    fn run_with_config(self) -> anyhow::Result<ExitCode> {
+        Config::load(&self.config).and_then(|config| match self.command {
+            Command::Sources { action } => sources::run(&config, &action, self.output),
+            Command::Serve => serve::run(config),
+            Command::Check => blocking(check::run(&config, self.output)),
+            Command::Migrate => blocking(migrate::run(&config, self.output)),
+            Command::Topics { action } => match action.unwrap_or(TopicsAction::List) {
+                TopicsAction::List => blocking(topics::list(&config, self.output)),
+                TopicsAction::Create => blocking(topics::create(&config, self.output)),
+            },
+        })
     }
 }
 

@@ -1,0 +1,327 @@
+//! `hookmill sources`: what a source is, and what it makes of a request, without Kafka or Postgres.
+
+mod coverage;
+mod request;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use hookmill_actors::sources::{self, Incoming, Received, Refusal, Source, SourceConfig, Traced};
+use serde_json::{Value, json};
+
+use super::Output;
+use crate::config::Config;
+use request::RequestArgs;
+
+#[derive(Subcommand)]
+pub enum SourcesAction {
+    /// Lists the configured sources.
+    List,
+    /// Lists the presets that come with Hookmill, and what to know about each.
+    Presets,
+    /// Shows a source as it works, after preset and overrides; secrets by reference only.
+    Show {
+        /// Its name in the configuration.
+        name: String,
+    },
+    /// Verifies and maps a request, and says which rule and place gave each field.
+    ///
+    /// Exit code 0: accepted, or answered as a handshake. 2: verified, and ignored or parked. 1: refused.
+    Test {
+        /// The source's name.
+        name: String,
+        #[command(flatten)]
+        request: RequestArgs,
+        /// Map it whatever its signature is; the source's secrets are not needed then.
+        #[arg(long)]
+        no_verify: bool,
+    },
+    /// Signs a body as the provider would, and prints the headers and a curl line.
+    Sign {
+        /// The source's name.
+        name: String,
+        #[command(flatten)]
+        request: RequestArgs,
+        /// Where the curl line posts to.
+        #[arg(long, env = "HOOKMILL_URL", default_value = "http://127.0.0.1:8080")]
+        url: String,
+    },
+    /// Maps every file of a folder, and shows what becomes of each. Exit code 1 if one is refused.
+    ///
+    /// Headers come from a file beside it (`<file>.headers`, lines of `Name: value`); where a provider says the type of an
+    /// event in a header, it is read from the file's name, such as shopify-orders-create.json; ids get stand-ins.
+    Coverage {
+        /// The source's name, or nothing with --preset.
+        #[arg(required_unless_present = "preset")]
+        name: Option<String>,
+        /// A preset instead of a configured source.
+        #[arg(long, conflicts_with = "name")]
+        preset: Option<String>,
+        /// The folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Only files whose names begin so; those of the preset unless said otherwise.
+        #[arg(long)]
+        prefix: Option<String>,
+    },
+}
+
+/// Whether an action needs no configuration.
+pub fn needs_no_config(action: &SourcesAction) -> bool {
+    matches!(
+        action,
+        SourcesAction::Presets | SourcesAction::Coverage { preset: Some(_), .. }
+    )
+}
+
+/// `hookmill sources`, without a configuration.
+pub fn run_without(action: &SourcesAction, output: Output) -> Result<ExitCode> {
+    match action {
+        SourcesAction::Presets => presets(output),
+        SourcesAction::Coverage {
+            preset: Some(preset),
+            dir,
+            prefix,
+            ..
+        } => coverage::run(
+            &SourceConfig::of_preset(preset).compile_unverified()?,
+            dir,
+            prefix.as_deref().unwrap_or(preset),
+            output,
+        ),
+        _ => bail!("this needs a configuration: name it with --config"),
+    }
+}
+
+/// `hookmill sources`.
+pub fn run(config: &Config, action: &SourcesAction, output: Output) -> Result<ExitCode> {
+    match action {
+        SourcesAction::List => list(config, output),
+        SourcesAction::Presets | SourcesAction::Coverage { preset: Some(_), .. } => run_without(action, output),
+        SourcesAction::Show { name } => show(named(config, name)?, output),
+        SourcesAction::Test {
+            name,
+            request,
+            no_verify,
+        } => test(named(config, name)?, request, *no_verify, output),
+        SourcesAction::Sign { name, request, url } => sign(named(config, name)?, request, url, output),
+        SourcesAction::Coverage { name, dir, prefix, .. } => {
+            let source = named(config, name.as_deref().unwrap_or_default())?;
+            let preset = source.preset.clone().unwrap_or_default();
+            let prefix = prefix.clone().unwrap_or(preset);
+            coverage::run(&source.clone().compile_unverified()?, dir, &prefix, output)
+        }
+    }
+}
+
+fn named<'a>(config: &'a Config, name: &str) -> Result<&'a SourceConfig> {
+    config.sources.iter().find(|s| s.name == name).with_context(|| {
+        let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
+        format!("no source is called {name:?}: there are {}", names.join(", "))
+    })
+}
+
+fn list(config: &Config, output: Output) -> Result<ExitCode> {
+    let mut rows = Vec::new();
+    for source in &config.sources {
+        let effective = source.effective()?;
+        // A secret that is missing here may be there where the source runs.
+        let missing: Vec<String> = source
+            .secrets
+            .iter()
+            .filter_map(|s| s.from.resolve().err())
+            .map(|error| error.to_string())
+            .collect();
+        rows.push(json!({
+            "name": effective.name, "preset": effective.preset, "path": effective.path,
+            "secrets": effective.secrets, "rules": effective.map.len(), "missing": missing,
+        }));
+    }
+    match output {
+        Output::Json => println!("{}", Value::from(rows)),
+        Output::Text => {
+            println!("{:<16}{:<14}{:<28}{:>5}  secrets", "name", "preset", "path", "rules");
+            for row in &rows {
+                let text = |key: &str| row[key].as_str().unwrap_or("-").to_owned();
+                let all = |key: &str| -> Vec<String> {
+                    let values = row[key].as_array().into_iter().flatten();
+                    values.filter_map(Value::as_str).map(str::to_owned).collect()
+                };
+                let secrets = all("secrets").join(", ");
+                println!(
+                    "{:<16}{:<14}{:<28}{:>5}  {secrets}",
+                    text("name"),
+                    text("preset"),
+                    text("path"),
+                    row["rules"]
+                );
+                all("missing").iter().for_each(|why| println!("  {why}"));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn presets(output: Output) -> Result<ExitCode> {
+    let mut all = Vec::new();
+    for (name, about) in sources::presets() {
+        all.push((name, about.map_err(anyhow::Error::msg)?));
+    }
+    match output {
+        Output::Json => {
+            let rows: Vec<Value> = all
+                .iter()
+                .map(|(name, about)| json!({ "name": name, "about": about }))
+                .collect();
+            println!("{}", Value::from(rows));
+        }
+        Output::Text => {
+            for (name, about) in all {
+                println!("{name}");
+                about.lines().for_each(|line| println!("    {line}"));
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show(source: &SourceConfig, output: Output) -> Result<ExitCode> {
+    let effective = source.effective()?;
+    match output {
+        Output::Json => println!("{}", serde_json::to_string(&effective)?),
+        Output::Text => print!("{}", toml::to_string(&effective)?),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compile(source: &SourceConfig, verify: bool) -> Result<Source> {
+    Ok(match verify {
+        true => source.clone().compile()?,
+        false => source.clone().compile_unverified()?,
+    })
+}
+
+const NOT_TAKEN: u8 = 2;
+
+fn test(source: &SourceConfig, args: &RequestArgs, no_verify: bool, output: Output) -> Result<ExitCode> {
+    let source = compile(source, !no_verify)?;
+    let (headers, body) = (args.headers(), args.body()?);
+    let incoming = Incoming {
+        method: args.method(),
+        query: args.query(),
+        ..Incoming::post(&headers, &body, args.at()?)
+    };
+    let received = source.receive(&incoming);
+    let (outcome, code) = match &received {
+        Ok(Received::Events { accepted, .. }) if !accepted.is_empty() => ("accepted", ExitCode::SUCCESS),
+        Ok(Received::Handshake(_)) => ("handshake", ExitCode::SUCCESS),
+        Ok(Received::Events { .. }) => ("parked", ExitCode::from(NOT_TAKEN)),
+        Ok(Received::Ignored { .. }) => ("ignored", ExitCode::from(NOT_TAKEN)),
+        Err(_) => ("refused", ExitCode::FAILURE),
+    };
+    // Also of what is refused: a field that is missing is best seen beside those that are there.
+    let traces = match &received {
+        Err(Refusal::Unauthorized(_) | Refusal::NotJson(_)) | Ok(Received::Handshake(_)) => Vec::new(),
+        _ => source.trace(&incoming)?,
+    };
+    let events: Vec<Value> = match &received {
+        Ok(Received::Events { accepted, .. }) => accepted
+            .iter()
+            .map(|event| serde_json::from_slice(&event.value))
+            .collect::<Result<_, _>>()?,
+        _ => Vec::new(),
+    };
+    let why = match &received {
+        Err(refusal) => Some(refusal.to_string()),
+        Ok(Received::Ignored { event_type }) => Some(match event_type {
+            Some(event_type) => format!("no rule takes events of type {event_type:?}"),
+            None => "no rule takes it".to_owned(),
+        }),
+        Ok(Received::Events { parked, .. }) => parked.first().map(|p| p.reason.clone()),
+        Ok(Received::Handshake(answer)) => Some(format!("answered {} {:?}", answer.status, answer.body)),
+    };
+    match output {
+        Output::Json => println!(
+            "{}",
+            json!({ "outcome": outcome, "why": why, "traces": traces.iter().map(trace_json).collect::<Vec<_>>(), "events": events })
+        ),
+        Output::Text => {
+            println!("{outcome}{}", why.map(|why| format!(": {why}")).unwrap_or_default());
+            for trace in &traces {
+                print_trace(trace.as_ref());
+            }
+            for event in &events {
+                println!("{}", serde_json::to_string_pretty(event)?);
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn trace_json(trace: &Option<(String, Vec<Traced>)>) -> Value {
+    match trace {
+        Some((rule, fields)) => json!({ "rule": rule, "fields": fields }),
+        None => Value::Null,
+    }
+}
+
+fn print_trace(trace: Option<&(String, Vec<Traced>)>) {
+    let Some((rule, fields)) = trace else {
+        println!("no rule takes it");
+        return;
+    };
+    println!("rule {rule}");
+    for Traced { field, place, value } in fields {
+        let value = value.as_deref().unwrap_or("(nothing)");
+        println!("  {field:<12} {value:<44} {}", place.as_deref().unwrap_or("-"));
+    }
+}
+
+fn sign(source: &SourceConfig, args: &RequestArgs, url: &str, output: Output) -> Result<ExitCode> {
+    let compiled = compile(source, true)?;
+    let (headers, body) = (args.headers(), args.body()?);
+    let incoming = Incoming::post(&headers, &body, args.at()?);
+    let Some(signed) = compiled.sign(&incoming) else {
+        bail!(
+            "{} cannot be signed for here: only the provider has the key, or a header that is signed is missing (give it with --header)",
+            source.name
+        );
+    };
+    let given = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    let mut all: Vec<(String, String)> = given.collect();
+    all.push(("content-type".to_owned(), "application/json".to_owned()));
+    all.extend(signed);
+    match output {
+        Output::Json => println!("{}", json!({ "headers": all, "path": compiled.path() })),
+        Output::Text => {
+            for (name, value) in &all {
+                println!("{name}: {value}");
+            }
+            let flags: Vec<String> = all
+                .iter()
+                .map(|(name, value)| format!("-H '{name}: {value}'"))
+                .collect();
+            println!(
+                "\ncurl -i {} --data-binary @'{}' '{url}{}'",
+                flags.join(" "),
+                args.body_path(),
+                compiled.path()
+            );
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A time as a person writes it: RFC 3339, or seconds since 1970.
+fn time(text: &str) -> Result<DateTime<Utc>> {
+    if let Ok(seconds) = text.parse::<i64>() {
+        return DateTime::from_timestamp(seconds, 0).context("there is no such time");
+    }
+    let parsed = DateTime::parse_from_rfc3339(text);
+    Ok(parsed
+        .with_context(|| format!("{text:?} is no time: write it like 2026-11-24T12:00:00Z, or as seconds since 1970"))?
+        .to_utc())
+}
