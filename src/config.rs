@@ -12,7 +12,7 @@ use chrono::TimeDelta;
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use hookmill_actors::http::{AdminSettings, IngestSettings};
-use hookmill_actors::kafka::{KafkaSettings, TopicSettings, dead_letter_topic};
+use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
@@ -71,14 +71,17 @@ impl Default for Topics {
             orders: TopicSettings {
                 name: "orders.webhooks".to_owned(),
                 partitions: 12,
+                keep: Keep::ForATime,
             },
             disputes: TopicSettings {
                 name: "disputes.webhooks".to_owned(),
                 partitions: 6,
+                keep: Keep::ForATime,
             },
             parked: TopicSettings {
                 name: "webhooks.parked".to_owned(),
                 partitions: 1,
+                keep: Keep::ForATime,
             },
             on_gap: OnGap::Halt,
         }
@@ -88,16 +91,12 @@ impl Default for Topics {
 impl Topics {
     /// The topics of events, their dead-letter topics, and the topic of parked events.
     pub fn all(&self) -> Vec<TopicSettings> {
-        let buried = |t: &TopicSettings| TopicSettings {
-            name: dead_letter_topic(&t.name),
-            partitions: t.partitions,
-        };
         vec![
             self.orders.clone(),
             self.disputes.clone(),
-            buried(&self.orders),
-            buried(&self.disputes),
-            self.parked.clone(),
+            self.orders.dead_letters(),
+            self.disputes.dead_letters(),
+            self.parked.kept(Keep::UntilForgotten),
         ]
     }
 }

@@ -2,6 +2,10 @@
 //! a mapping takes them. The key of a record names the event; a record of that key without a value says that it was
 //! replayed or discarded.
 
+mod store;
+
+pub use store::ParkedStore;
+
 use chrono::{DateTime, Utc};
 use rdkafka::message::{Header, Headers as _, Message, OwnedHeaders};
 

@@ -39,7 +39,7 @@ use crate::consumer_group::{ConsumerGroup, ConsumerGroupSettings};
 use crate::dead_letters::DeadLetters;
 use crate::health::Health;
 use crate::http::{AdminState, HttpServer, IngestSettings, IngestState, IngestTopics, ListenSettings, Site};
-use crate::kafka::{KafkaSettings, Probe, TopicSettings, dead_letter_topic, topics};
+use crate::kafka::{KafkaSettings, Probe, TopicSettings, topics};
 use crate::lag_watcher::{LagWatcher, LagWatcherSettings};
 use crate::metrics::Metrics;
 use crate::partition_consumer::{OnGap, TopicContext};
@@ -412,10 +412,7 @@ impl Shared {
             (services.disputes, &self.settings.disputes),
         ];
         let topics = read.into_iter().filter(|(wanted, _)| *wanted).flat_map(|(_, topic)| {
-            let buried = TopicSettings {
-                name: dead_letter_topic(&topic.name),
-                partitions: topic.partitions,
-            };
+            let buried = topic.dead_letters();
             [topic.clone(), buried]
         });
         let settings = LagWatcherSettings {
@@ -451,10 +448,7 @@ impl Shared {
             (services.disputes, &self.settings.disputes, Table::Disputes),
         ] {
             if wanted {
-                let buried = TopicSettings {
-                    name: dead_letter_topic(&topic.name),
-                    partitions: topic.partitions,
-                };
+                let buried = topic.dead_letters();
                 topics.push(self.topic(topic, table));
                 topics.push(self.topic(&buried, Table::DeadLetters));
             }

@@ -2,6 +2,7 @@
 
 mod check;
 mod migrate;
+mod parked;
 mod serve;
 mod sources;
 mod topics;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
+use parked::ParkedAction;
 use sources::SourcesAction;
 
 /// Signed order and dispute webhooks, landed exactly once in sharded Postgres.
@@ -55,6 +57,11 @@ enum Command {
         #[command(subcommand)]
         action: SourcesAction,
     },
+    /// Shows events that were verified and not understood, and brings them back once the mapping is mended.
+    Parked {
+        #[command(subcommand)]
+        action: ParkedAction,
+    },
     /// Shows the topics, or creates those that are missing.
     Topics {
         #[command(subcommand)]
@@ -91,6 +98,7 @@ impl Cli {
     fn run_with_config(self) -> anyhow::Result<ExitCode> {
         Config::load(&self.config).and_then(|config| match self.command {
             Command::Sources { action } => sources::run(&config, &action, self.output),
+            Command::Parked { action } => blocking(parked::run(&config, action, self.output)),
             Command::Serve => serve::run(config),
             Command::Check => blocking(check::run(&config, self.output)),
             Command::Migrate => blocking(migrate::run(&config, self.output)),

@@ -15,7 +15,7 @@ use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
 use ipnet::IpNet;
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::OwnedHeaders;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -24,6 +24,7 @@ use tracing::warn;
 use super::certificates;
 use super::problem::Problem;
 use crate::actor_ref::ActorRef;
+use crate::kafka::{event_headers, new_trace_parent};
 use crate::metrics::Metrics;
 use crate::parking::{self, ParkedEvent};
 use crate::producer::{Producer, Publish};
@@ -375,20 +376,11 @@ fn in_their_words(status: u16, content_type: String, body: String) -> HttpRespon
 }
 
 fn record(topic: &Arc<str>, event: Accepted, trace: &str) -> ToPublish {
-    let headers = OwnedHeaders::new_with_capacity(2)
-        .insert(Header {
-            key: "content-type",
-            value: Some("application/cloudevents+json"),
-        })
-        .insert(Header {
-            key: "traceparent",
-            value: Some(trace),
-        });
     ToPublish {
         topic: topic.clone(),
         key: event.user_id.into_bytes(),
         value: event.value,
-        headers,
+        headers: event_headers(trace),
     }
 }
 
@@ -481,11 +473,7 @@ fn trace_parent(headers: &HeaderMap) -> String {
     let given = headers.get("traceparent").and_then(|v| v.to_str().ok());
     match given.filter(|value| is_trace_parent(value)) {
         Some(value) => value.to_owned(),
-        None => format!(
-            "00-{:032x}-{:016x}-01",
-            rand::random::<u128>().max(1),
-            rand::random::<u64>().max(1)
-        ),
+        None => new_trace_parent(),
     }
 }
 

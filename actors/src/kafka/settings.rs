@@ -70,6 +70,35 @@ pub struct TopicSettings {
     pub name: String,
     /// Its number of partitions. Changing it moves keys between shards, so it is a migration and never a setting to play with.
     pub partitions: i32,
+    /// How long the topic keeps its records, where it is created here.
+    #[serde(skip)]
+    pub keep: Keep,
+}
+
+impl TopicSettings {
+    /// Its dead-letter topic: as many partitions, so that a dead letter keeps its own.
+    pub fn dead_letters(&self) -> Self {
+        Self {
+            name: dead_letter_topic(&self.name),
+            partitions: self.partitions,
+            keep: Keep::ForATime,
+        }
+    }
+
+    /// The same topic, kept so long.
+    pub fn kept(&self, keep: Keep) -> Self {
+        Self { keep, ..self.clone() }
+    }
+}
+
+/// How long a topic keeps its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keep {
+    /// As long as the brokers are configured to.
+    #[default]
+    ForATime,
+    /// Until a record of the same key without a value comes.
+    UntilForgotten,
 }
 
 /// The name of `topic`'s dead-letter topic.

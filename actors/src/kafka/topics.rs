@@ -7,6 +7,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, Top
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::settings::Keep;
 use super::{KafkaSettings, Probe, ProbeError, TopicSettings, is_dead_letter_topic};
 
 /// How a topic on the cluster compares with its configuration.
@@ -127,8 +128,13 @@ pub async fn create(
         .iter()
         .zip(&limits)
         .map(|(t, limit)| {
-            NewTopic::new(&t.name, t.partitions, TopicReplication::Fixed(settings.replication))
-                .set("max.message.bytes", limit)
+            let topic = NewTopic::new(&t.name, t.partitions, TopicReplication::Fixed(settings.replication))
+                .set("max.message.bytes", limit);
+            // What waits for an operator must not be lost to a time limit; what was replayed is marked by its key.
+            match t.keep {
+                Keep::ForATime => topic,
+                Keep::UntilForgotten => topic.set("cleanup.policy", "compact").set("retention.ms", "-1"),
+            }
         })
         .collect();
     let options = AdminOptions::new()
