@@ -1,6 +1,8 @@
 //! The configuration: config.toml, then the environment (`HOOKMILL_<SECTION>__<KEY>`), then what the commands resolve
 //! of it. Settings live beside the actors that use them; here is only how they come together.
 
+mod locate;
+
 use std::fmt::Write as _;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -16,7 +18,7 @@ use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
-use hookmill_actors::sources::{SourceConfig, Sources};
+use hookmill_actors::sources::{SourceConfig, Sources, nearest};
 use hookmill_schema::ConnectSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -308,7 +310,16 @@ impl Config {
 
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
-        Sources::compile(self.sources.clone()).with_context(|| format!("[[sources]] in {}", self.path.display()))
+        Sources::compile(self.sources.clone()).map_err(|error| {
+            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+            let at = self.sources.iter().position(|s| s.name == error.source_name());
+            let at = at.and_then(|i| {
+                let path = ["sources".to_owned(), i.to_string(), "name".to_owned()];
+                locate::locate(&text, &path, None)
+            });
+            let line = at.map(|(line, _)| format!(", line {line}")).unwrap_or_default();
+            anyhow::Error::new(error).context(format!("[[sources]] in {}{line}", self.path.display()))
+        })
     }
 
     /// Where event partitions are made on demand, before and after now.
@@ -319,19 +330,43 @@ impl Config {
     }
 }
 
-/// All that is wrong in one message: key, place, what is wrong.
+/// All that is wrong in one message: key, place, what is wrong, and what may have been meant.
 fn explain(path: &Path, errors: figment::Error) -> String {
+    let file_text = std::fs::read_to_string(path).unwrap_or_default();
     let mut text = String::new();
     for error in errors {
         let key = error.path.join(".");
-        let place = match error.metadata.as_ref().and_then(|m| m.source.as_ref()) {
-            Some(figment::Source::File(file)) => relative(file).display().to_string(),
-            Some(_) | None => match error.metadata.as_ref() {
-                Some(m) if m.name.contains("environment") => {
-                    format!("the environment (HOOKMILL_{})", key.to_uppercase().replace('.', "__"))
+        let metadata = error.metadata.as_ref();
+        let unknown = match &error.kind {
+            figment::error::Kind::UnknownField(name, _) => Some(name.as_str()),
+            _ => None,
+        };
+        let place = match metadata {
+            Some(m) if m.name.contains("environment") => {
+                format!("the environment (HOOKMILL_{})", key.to_uppercase().replace('.', "__"))
+            }
+            _ => {
+                let file = match metadata.and_then(|m| m.source.as_ref()) {
+                    Some(figment::Source::File(file)) => relative(file),
+                    _ => path.to_owned(),
+                };
+                // figment's path leads to the stranger itself.
+                let stranger = unknown.is_some_and(|name| error.path.last().is_some_and(|last| last == name));
+                let parents = &error.path[..error.path.len() - usize::from(stranger)];
+                match locate::locate(&file_text, parents, unknown) {
+                    Some((line, column)) => format!("{}, line {line}, column {column}", file.display()),
+                    None => file.display().to_string(),
                 }
-                _ => path.display().to_string(),
-            },
+            }
+        };
+        let meant = match &error.kind {
+            figment::error::Kind::UnknownField(name, known) | figment::error::Kind::UnknownVariant(name, known) => {
+                let meant = nearest(name, known.iter().copied());
+                meant
+                    .map(|word| format!("; did you mean `{word}`?"))
+                    .unwrap_or_default()
+            }
+            _ => String::new(),
         };
         let separator = if text.is_empty() { "" } else { "\n" };
         let subject = if key.is_empty() {
@@ -342,7 +377,7 @@ fn explain(path: &Path, errors: figment::Error) -> String {
         // Writing to a String cannot fail.
         let _ = write!(
             text,
-            "{separator}{subject}{} (in {place}); the commented config.toml of the distribution explains every key",
+            "{separator}{subject}{}{meant} (in {place}); the commented config.toml of the distribution explains every key",
             error.kind
         );
     }

@@ -273,7 +273,7 @@ fn print_trace(trace: Option<&(String, Vec<Traced>)>) {
         println!("no rule takes it");
         return;
     };
-    println!("rule {rule}");
+    println!("taken by {rule}");
     for Traced { field, place, value } in fields {
         let value = value.as_deref().unwrap_or("(nothing)");
         println!("  {field:<12} {value:<44} {}", place.as_deref().unwrap_or("-"));

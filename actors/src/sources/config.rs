@@ -1,6 +1,7 @@
 //! The declarative form of a source: what a user writes in `[[sources]]`, and what the presets are written in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use hookmill_schema::Kind;
 use ipnet::IpNet;
-use serde::de::Error as _;
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Auth, Certificates};
@@ -79,7 +81,7 @@ pub struct SecretConfig {
 }
 
 impl<'de> Deserialize<'de> for SecretConfig {
-    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Table {
@@ -87,20 +89,24 @@ impl<'de> Deserialize<'de> for SecretConfig {
             name: Option<String>,
             valid_until: Option<String>,
         }
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Form {
-            Reference(String),
-            Table(Table),
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = Table;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reference like \"env:NAME\", or a table with `from`, `name` and `valid_until`")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Table, E> {
+                Ok(Table {
+                    from: text.parse().map_err(E::custom)?,
+                    name: None,
+                    valid_until: None,
+                })
+            }
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<Table, M::Error> {
+                Table::deserialize(MapAccessDeserializer::new(map))
+            }
         }
-        let table = match Form::deserialize(input)? {
-            Form::Reference(text) => Table {
-                from: text.parse().map_err(D::Error::custom)?,
-                name: None,
-                valid_until: None,
-            },
-            Form::Table(table) => table,
-        };
+        let table = input.deserialize_any(Form)?;
         let valid_until = table.valid_until.map(|text| {
             DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc()).map_err(|_| {
                 D::Error::custom(format!(
@@ -207,13 +213,34 @@ fn yes() -> bool {
 }
 
 /// One scheme, or several.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum AuthConfigs {
     /// The only one.
-    One(AuthConfig),
+    One(Box<AuthConfig>),
     /// Any of these will do.
     Many(Vec<AuthConfig>),
+}
+
+/// By hand, as a derived "either, or" would not say what is wrong inside.
+impl<'de> Deserialize<'de> for AuthConfigs {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = AuthConfigs;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a scheme, or a list of schemes")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<AuthConfigs, M::Error> {
+                let one = AuthConfig::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(AuthConfigs::One(Box::new(one)))
+            }
+            fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<AuthConfigs, S::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(AuthConfigs::Many)
+            }
+        }
+        input.deserialize_any(Form)
+    }
 }
 
 impl AuthConfigs {
@@ -407,13 +434,32 @@ pub enum SecretEncoding {
 }
 
 /// A value's places: the first that yields a non-empty text, number or truth value counts.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Places {
     /// One place.
     One(String),
     /// Several, in the order in which they are tried.
     Many(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Places {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = Places;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text, or a list of texts")
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Places, E> {
+                Ok(Places::One(text.to_owned()))
+            }
+            fn visit_seq<S: SeqAccess<'de>>(self, seq: S) -> Result<Places, S::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Places::Many)
+            }
+        }
+        input.deserialize_any(Form)
+    }
 }
 
 impl Places {
@@ -564,6 +610,11 @@ pub struct SourceConfigError {
 }
 
 impl SourceConfigError {
+    /// Which source.
+    pub fn source_name(&self) -> &str {
+        &self.source_name
+    }
+
     pub(super) fn new(source_name: &str, why: impl Into<String>) -> Self {
         Self {
             source_name: source_name.to_owned(),
@@ -608,12 +659,27 @@ pub fn presets() -> impl Iterator<Item = (&'static str, Result<String, String>)>
 fn preset(name: &str) -> Result<Preset, String> {
     let Some((_, text)) = PRESETS.iter().find(|(known, _)| *known == name) else {
         let known: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
+        let meant = nearest(name, known.iter().copied());
+        let meant = meant
+            .map(|word| format!(" (did you mean {word:?}?)"))
+            .unwrap_or_default();
         return Err(format!(
-            "names the preset {name:?}, which is unknown: there are {}",
+            "names the preset {name:?}, which is unknown{meant}: there are {}",
             known.join(", ")
         ));
     };
     toml::from_str(text).map_err(|error| format!("has the preset {name:?}, which is broken: {error}"))
+}
+
+/// The word that somebody may have meant.
+pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    /// How alike two words are that could be one misspelt, from 0 to 1.
+    const ALIKE: f64 = 0.75;
+    known
+        .map(|candidate| (strsim::jaro_winkler(word, candidate), candidate))
+        .filter(|(alike, _)| *alike >= ALIKE)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
 }
 
 /// A source as it works, after preset and overrides; secrets by reference only.
@@ -680,7 +746,7 @@ impl SourceConfig {
 
     /// Compiles the mapping without the secrets, for tools that verify nothing.
     pub fn compile_unverified(mut self) -> Result<Source, SourceConfigError> {
-        self.auth = Some(AuthConfigs::One(AuthConfig::None { anybody: None }));
+        self.auth = Some(AuthConfigs::One(Box::new(AuthConfig::None { anybody: None })));
         self.secrets = Vec::new();
         self.certificates = Vec::new();
         self.certificate_roots = None;

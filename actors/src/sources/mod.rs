@@ -24,7 +24,7 @@ use serde_json::Value;
 pub use auth::{AuthError, CertificateError, Certificates};
 pub use config::{
     AnswerConfig, EffectiveSource, Invalid, RateLimit, RuleConfig, SecretConfig, SourceConfig, SourceConfigError,
-    Unmapped, presets,
+    Unmapped, nearest, presets,
 };
 pub use handshake::Answer;
 pub use mapping::Traced;
