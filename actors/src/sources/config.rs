@@ -189,7 +189,7 @@ pub struct HandshakeConfig {
     /// Whether it is signed as events are.
     #[serde(default = "yes")]
     pub signed: bool,
-    /// Places and the values that each may have; `"*"` for any. All must fit. Besides the places of rules there are
+    /// Places and the values that each may have; one that ends with `*` fits all that begin so. All must fit. Besides the places of rules there are
     /// `query:NAME` and `form:NAME`; a JSON Pointer only where the request is signed.
     pub when: BTreeMap<String, Places>,
     /// What it gets.
@@ -647,7 +647,23 @@ macro_rules! presets {
     };
 }
 
-const PRESETS: &[(&str, &str)] = presets!["razorpay", "shopify", "square", "standard", "stripe"];
+const PRESETS: &[(&str, &str)] = presets![
+    "adyen",
+    "bigcommerce",
+    "chargebee",
+    "checkout",
+    "github",
+    "klarna",
+    "paddle",
+    "paypal",
+    "razorpay",
+    "shopify",
+    "square",
+    "standard",
+    "stripe",
+    "svix",
+    "woocommerce",
+];
 
 /// The names of all presets, and what to know about each.
 pub fn presets() -> impl Iterator<Item = (&'static str, Result<String, String>)> {
@@ -817,7 +833,7 @@ impl SourceConfig {
             None => (Vec::new(), Vec::new()),
         };
         let rules = merge(self.map, given, self.map_after);
-        if rules.is_empty() {
+        if rules.is_empty() && preset.is_none() {
             return Err("has no mapping: add [[sources.map]], or a preset".to_owned());
         }
         let each = self.each.or_else(|| preset.as_ref()?.each.clone());

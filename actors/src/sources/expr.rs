@@ -57,15 +57,6 @@ impl Exprs {
     }
 }
 
-/// The place as one in the whole body.
-pub(super) fn in_body(text: &str) -> String {
-    if text.starts_with('/') {
-        format!("body:{text}")
-    } else {
-        text.to_owned()
-    }
-}
-
 fn compile(text: &str, trees: &mut Trees) -> Result<Expr, String> {
     if text.contains('{') {
         return template(text, trees);

@@ -70,7 +70,7 @@ fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, String>
             Some(("header", name)) => Place::Header(name.to_ascii_lowercase()),
             Some(("query", name)) => Place::Query(name.to_owned()),
             Some(("form", name)) => Place::Form(name.to_owned()),
-            _ if config.signed => Place::Body(Exprs::compile(&Places::One(expr::in_body(text)), trees)?),
+            _ if config.signed => Place::Body(Exprs::compile(&Places::One(text.to_owned()), trees)?),
             _ => {
                 return Err(format!(
                     "has the place {text:?}, but the body of an unsigned request is not read: use \"header:NAME\", \"query:NAME\" or \"form:NAME\""
@@ -135,7 +135,11 @@ impl Handshake {
         }
         for (place, values) in &self.when {
             let value = self.read(place, request, found)?;
-            if !values.iter().any(|wanted| wanted == "*" || *wanted == value) {
+            let fits = |wanted: &String| match wanted.strip_suffix('*') {
+                Some(beginning) => value.starts_with(beginning),
+                None => *wanted == value,
+            };
+            if !values.iter().any(fits) {
                 return None;
             }
         }
