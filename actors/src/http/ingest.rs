@@ -53,6 +53,7 @@ pub struct IngestSettings {
     /// Threads that serve requests; 0 for one a core.
     pub workers: usize,
     /// Proxies before this server: of a request that one of them hands on, the address that `X-Forwarded-For` names counts.
+    #[serde(deserialize_with = "sources::networks")]
     pub trusted_proxies: Vec<IpNet>,
 }
 

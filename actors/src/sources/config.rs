@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,8 +39,9 @@ pub struct SourceConfig {
     pub tolerance: Option<Duration>,
     /// How requests are signed, instead of the preset's way. Several ways stand side by side: any of them will do.
     pub auth: Option<AuthConfigs>,
-    /// Addresses that requests may come from, besides being signed; any unless said otherwise.
-    pub allow_from: Option<Vec<IpNet>>,
+    /// Addresses that requests may come from, besides being signed, as `10.0.0.0/8` or one by one; any unless said otherwise.
+    #[serde(default, deserialize_with = "networks")]
+    pub allow_from: Vec<IpNet>,
     /// Certificates in PEM form, provisioned beforehand, for schemes that sign with one. With them nothing is fetched.
     #[serde(default)]
     pub certificates: Vec<PathBuf>,
@@ -67,6 +69,19 @@ pub struct SourceConfig {
     /// Rules that are tried after the preset's.
     #[serde(default)]
     pub map_after: Vec<RuleConfig>,
+}
+
+/// Networks, and single addresses among them.
+pub(crate) fn networks<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: String| {
+        let single = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse::<IpNet>().or_else(|_| single()).map_err(|_| {
+            D::Error::custom(format!(
+                "{text:?} is no network: write it like \"10.0.0.0/8\", or as one address"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(input)?.into_iter().map(network).collect()
 }
 
 /// A secret, by reference.
@@ -745,7 +760,7 @@ impl SourceConfig {
             url: None,
             tolerance: None,
             auth: None,
-            allow_from: None,
+            allow_from: Vec::new(),
             certificates: Vec::new(),
             certificate_roots: None,
             require_json: None,
@@ -846,7 +861,7 @@ impl SourceConfig {
             &self.secrets,
             self.url.as_deref(),
             &certificates,
-            self.allow_from.unwrap_or_default(),
+            self.allow_from,
             &mut mapping.trees().item,
         )?;
         let preset = preset.as_ref();

@@ -22,6 +22,7 @@ use hookmill_schema::Kind;
 use serde_json::Value;
 
 pub use auth::{AuthError, CertificateError, Certificates};
+pub(crate) use config::networks;
 pub use config::{
     AnswerConfig, EffectiveSource, Invalid, RateLimit, RuleConfig, SecretConfig, SourceConfig, SourceConfigError,
     Unmapped, nearest, presets,

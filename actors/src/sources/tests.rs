@@ -1,5 +1,8 @@
 //! Vectors and samples of the providers. They stand beside the repository; a missing folder is a failure.
 
+mod paypal;
+mod presets;
+
 use std::path::PathBuf;
 
 use serde_json::Value;

@@ -178,6 +178,10 @@ impl Auth {
         let mut compiled = Vec::with_capacity(schemes.len());
         for scheme in schemes {
             let keys = keys_of(scheme, schemes, &all);
+            // A way to sign that none of the secrets is for: nobody can come by it.
+            if keys.is_empty() && schemes.len() > 1 && !all.is_empty() {
+                continue;
+            }
             compiled.push(match scheme {
                 AuthConfig::None { .. } => Scheme::Open,
                 _ if all.is_empty() => {
