@@ -61,8 +61,7 @@ pub struct Failure {
     pub redrive_count: i32,
 }
 
-/// Headers that we add begin with this.
-const PREFIX: &str = "dlq.";
+// All headers that we add begin with "dlq.".
 const STAGE: &str = "dlq.stage";
 const ERROR_CLASS: &str = "dlq.error.class";
 const SQLSTATE: &str = "dlq.error.sqlstate";
@@ -175,16 +174,16 @@ fn printable(text: &str) -> String {
 /// The origin's own headers as a JSON array in their order: `{"key": …, "value": …}`, the value as `"base64"` where it is no
 /// text, so that every byte is kept.
 fn headers_json(record: &Record) -> String {
-    let own = record
-        .headers()
-        .filter(|(name, _)| !name.starts_with(PREFIX))
-        .map(|(name, value)| match value {
-            None => json!({ "key": name, "value": null }),
-            Some(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => json!({ "key": name, "value": text }),
-                Err(_) => json!({ "key": name, "base64": STANDARD.encode(bytes) }),
-            },
-        });
+    // Ours stand together at the end, the stage first; an own header may well have a name like ours.
+    let stages = record.headers().enumerate().filter(|(_, (name, _))| *name == STAGE);
+    let ours = stages.map(|(i, _)| i).last().unwrap_or(usize::MAX);
+    let own = record.headers().take(ours).map(|(name, value)| match value {
+        None => json!({ "key": name, "value": null }),
+        Some(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => json!({ "key": name, "value": text }),
+            Err(_) => json!({ "key": name, "base64": STANDARD.encode(bytes) }),
+        },
+    });
     serde_json::Value::Array(own.collect()).to_string()
 }
 

@@ -4,6 +4,7 @@ mod exactly_once;
 mod first;
 mod harness;
 mod outages;
+mod poison;
 mod refusals;
 mod scaling;
 mod sources;
