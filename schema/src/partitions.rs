@@ -87,8 +87,8 @@ struct Exists {
     present: bool,
 }
 
-/// Makes the partition of `month` if it is missing; several processes may try at once. Returns its name if it was made
-/// here, or nothing if it was there. The parent is locked for a moment only, and never long waited for.
+/// Makes the partition of `month` if it is missing; several processes may try at once, and one makes it. Returns its name
+/// if it was missing when asked, or nothing if it was there. The parent is locked for a moment only, and never long waited for.
 pub async fn ensure_month(
     connection: &mut AsyncPgConnection,
     table: Table,
