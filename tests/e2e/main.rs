@@ -7,4 +7,6 @@ mod outages;
 mod poison;
 mod refusals;
 mod scaling;
+mod shutdown;
 mod sources;
+mod supervision;
