@@ -4,8 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, TimeDelta, Utc};
 use hookmill_schema::{Kind, NewEvent, Status};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Headers as _, Message as _};
 
 use crate::harness::{RawRecord, World, light, shared_stack, until};
@@ -178,6 +183,19 @@ async fn lay(world: &World, count: usize) -> Laid {
     Laid { bad, ends, count }
 }
 
+/// Headers as the table holds them.
+fn headers(json: &str) -> Vec<(String, Option<Vec<u8>>)> {
+    let headers: Vec<serde_json::Value> = serde_json::from_str(json).expect("an array");
+    let read = |header: &serde_json::Value| {
+        let value = match header.get("base64") {
+            Some(coded) => Some(STANDARD.decode(coded.as_str().expect("text")).expect("base64")),
+            None => header["value"].as_str().map(|text| text.as_bytes().to_vec()),
+        };
+        (header["key"].as_str().expect("a name").to_owned(), value)
+    };
+    headers.iter().map(read).collect()
+}
+
 /// That exactly the bad ones are in the dead letters, as they were, and exactly the others in the tables, in order.
 async fn check(world: &World, laid: &Laid) {
     let mut missing = laid.bad.clone();
@@ -210,12 +228,7 @@ async fn check(world: &World, laid: &Laid) {
             );
             assert!(!row.get::<_, String>(8).is_empty());
             assert_eq!(row.get::<_, String>(9), "open");
-            let headers: serde_json::Value = serde_json::from_str(&row.get::<_, String>(5)).expect("JSON");
-            assert_eq!(
-                headers.as_array().map(Vec::len),
-                Some(record.headers.len()),
-                "{origin:?}: {headers}"
-            );
+            assert_eq!(headers(&row.get::<_, String>(5)), record.headers, "{origin:?}");
         }
     }
     let missing: Vec<String> = missing
@@ -386,6 +399,78 @@ fn a_stranger_among_the_dead_letters() {
         let instance = world.start("only").await;
         world.landed(SOON).await;
         assert_eq!(world.sum("SELECT count(*) FROM dead_letters").await, 3);
+        instance.stop().await;
+    });
+}
+
+/// Sets the size up to which a topic takes records.
+async fn takes_up_to(world: &World, topic: &str, bytes: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+        .set("bootstrap.servers", world.stack.brokers())
+        .create()
+        .expect("a client");
+    let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", bytes);
+    for altered in admin
+        .alter_configs(&[change], &AdminOptions::new())
+        .await
+        .expect("an answer")
+    {
+        altered.expect("altered");
+    }
+}
+
+/// Kafka refuses the dead letter, and then is away altogether: its partition waits before the bad record, the others go
+/// on, and once Kafka is back all is as if nothing had been.
+#[test]
+fn no_grave_to_be_had() {
+    light(async {
+        let world = World::with_partitions(&shared_stack().await, "poison_waits", (2, 2))
+            .await
+            .through_proxies();
+        let (code, said) = world.run("topics", &["topics", "create"], &[]).await;
+        assert_eq!(code, 0, "{said}");
+        let (orders, dead) = (world.orders(), format!("{}.DLQ", world.orders()));
+        let instance = world.start("only").await;
+        takes_up_to(&world, &dead, "1").await;
+        let records = (0..30).map(|i| RawRecord {
+            partition: Some(i32::from(i >= 20)),
+            value: Some(if i == 7 { b"{{{".to_vec() } else { good(i) }),
+            ..RawRecord::default()
+        });
+        world.produce(&orders, records.collect()).await;
+        let trouble = async || {
+            let error = instance.actor(&["dead_letters"]).await["last_error"]["message"].clone();
+            error.as_str().unwrap_or_default().to_owned()
+        };
+        until("the dead letter was refused", SOON, async || {
+            !trouble().await.is_empty()
+        })
+        .await;
+        let refused = trouble().await;
+        until("the good ones before it, and the other partition", SOON, async || {
+            let offsets = world.offsets().await;
+            [0, 1].map(|p| offsets.get(&(orders.clone(), p)).copied()) == [Some(7), Some(10)]
+        })
+        .await;
+
+        world.stack.kafka(0).proxy().cut();
+        until("it fails for another reason", SOON, async || trouble().await != refused).await;
+        takes_up_to(&world, &dead, "1048576").await;
+        assert_eq!(world.offsets().await[&(orders.clone(), 0)], 7, "{}", trouble().await);
+        assert_eq!(world.watermarks(&dead, 2).await, [(0, 0), (0, 0)]);
+        assert_eq!(world.sum("SELECT count(*) FROM order_events").await, 17);
+
+        world.stack.kafka(0).proxy().restore();
+        until("it is buried", SOON, async || {
+            world
+                .sum("SELECT count(*) FROM dead_letters WHERE \"offset\" = 7")
+                .await
+                == 1
+        })
+        .await;
+        world.landed(SOON).await;
+        assert_eq!(world.sum("SELECT count(*) FROM order_events").await, 29);
+        assert_eq!(world.sum("SELECT count(*) FROM dead_letters").await, 1);
         instance.stop().await;
     });
 }
