@@ -27,8 +27,9 @@ impl Default for LogSettings {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            // actix-http calls it an error when a stranger sends no HTTP; actix-server tells of every worker.
-            filter: "info,actix_server=warn,actix_http=off".to_owned(),
+            // actix-http calls it an error when a stranger sends no HTTP; actix-server tells of every worker, and
+            // tokio-postgres of every table that is there already.
+            filter: "info,actix_server=warn,actix_http=off,tokio_postgres=warn".to_owned(),
         }
     }
 }
@@ -52,7 +53,10 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
     }
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        let message = panic.payload_as_str().unwrap_or("a panic without a message");
+        let payload = panic.payload();
+        let formatted = payload.downcast_ref::<String>().map(String::as_str);
+        let message = formatted.or_else(|| payload.downcast_ref::<&str>().copied());
+        let message = message.unwrap_or("a panic without a message");
         tracing::error!(place, thread = std::thread::current().name(), message, "panic");
     }));
     Ok(())

@@ -11,7 +11,7 @@ use hookmill_schema::Record;
 use hookmill_schema::dead_letters::Failure;
 use rdkafka::message::{Header, OwnedHeaders};
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{info, warn};
 
 use crate::actor_ref::ActorRef;
 use crate::kafka::dead_letter_topic;
@@ -79,6 +79,12 @@ impl Handler<Bury> for DeadLetters {
 
 async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, stats: &ActorStats) {
     let topic: Arc<str> = dead_letter_topic(&bury.failure.topic).into();
+    let Failure {
+        topic: origin,
+        partition,
+        offset,
+        ..
+    } = &*bury.failure;
     for attempt in 0.. {
         if bury.done.is_closed() {
             return;
@@ -95,7 +101,12 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
         };
         let why = match producer.try_send(publish) {
             Ok(()) => match outcome.await {
-                Ok(Ok(_)) => return,
+                Ok(Ok(_)) => {
+                    if attempt > 0 {
+                        info!(topic = %origin, partition, offset, attempt, "Kafka has the dead letter now; its partition goes on");
+                    }
+                    return;
+                }
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the producer is being restarted".to_owned(),
             },
@@ -103,12 +114,6 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
         };
         stats.record_error(&why);
         if attempt == 0 {
-            let Failure {
-                topic: origin,
-                partition,
-                offset,
-                ..
-            } = &*bury.failure;
             warn!(topic = %origin, partition, offset, %why, "a dead letter could not be handed to Kafka yet; its partition waits, trying again");
         }
         tokio::time::sleep(BACKOFF.delay(attempt, rand::random())).await;

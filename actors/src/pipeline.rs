@@ -49,7 +49,7 @@ use crate::producer::{Producer, ProducerSettings};
 use crate::shard_writer::{ShardWriter, ShardWriterSettings};
 use crate::sources::Sources;
 use crate::stats::Registry;
-use crate::supervision::{Backoff, ChildSpec, Exit, Intensity, Life, Strategy, Supervisor};
+use crate::supervision::{Backoff, ChildSpec, Exit, Intensity, Life, Restart, Strategy, Supervisor};
 
 /// `[services]`: what this process does, so that each can be scaled by itself.
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -462,9 +462,11 @@ impl Shared {
             ActorRef::default(),
             move || topics.clone(),
         )
+        .restart(Restart::AfterPanic)
     }
 
-    /// A topic's subtree: should the supervisor of the partition consumers give up, the group member starts anew after it.
+    /// A topic's subtree: should the supervisor of the partition consumers give up, the group member starts anew after
+    /// it, with a fresh client. That is tried once; should it not help, the topic gives up, and so do all above it.
     fn topic(&self, topic: &TopicSettings, table: Table) -> ChildSpec {
         let settings = &self.settings;
         let context = Arc::new(TopicContext {
@@ -489,6 +491,11 @@ impl Shared {
         let (table, readers) = (self.partitions.clone(), Arbiter::new().handle());
         let path = format!("{ROOT}/{CONSUMERS}/{}", topic.name);
         let (actors, intensity) = (self.actors.clone(), self.intensity());
+        // Whoever below keeps failing does so within one window, so its supervisor gives up again within two.
+        let once = Intensity {
+            max_restarts: 1,
+            within: intensity.within * 2,
+        };
         let children = move || {
             let partitions: ActorRef<Supervisor> = ActorRef::default();
             let below = supervisor(
@@ -499,7 +506,8 @@ impl Shared {
                 intensity,
                 partitions.clone(),
                 Vec::new,
-            );
+            )
+            .intensity(once);
             let (group, context, table, readers) = (group.clone(), context.clone(), table.clone(), readers.clone());
             let make = move |life: Life| {
                 ConsumerGroup::new(
@@ -525,6 +533,7 @@ impl Shared {
             ActorRef::default(),
             children,
         )
+        .restart(Restart::AfterPanic)
     }
 }
 

@@ -61,8 +61,7 @@ pub struct Failure {
     pub redrive_count: i32,
 }
 
-/// Headers that we add begin with this.
-const PREFIX: &str = "dlq.";
+// All headers that we add begin with "dlq.".
 const STAGE: &str = "dlq.stage";
 const ERROR_CLASS: &str = "dlq.error.class";
 const SQLSTATE: &str = "dlq.error.sqlstate";
@@ -120,10 +119,13 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Reads a record of the dead-letter topic `topic`. One that somebody put there without our headers is its own origin.
     pub fn read(record: Record, topic: &str, partition: i32) -> Self {
+        let headers: Vec<_> = record.headers().collect();
+        // Ours stand together at the end, the stage first; an own header may well have a name like ours.
+        let first = headers.iter().rposition(|(name, _)| *name == STAGE);
+        let (mut own, ours) = headers.split_at(first.unwrap_or(headers.len()));
         let text = |name: &str| {
-            record
-                .header(name)
-                .map(|bytes| printable(&String::from_utf8_lossy(bytes)))
+            let (_, value) = ours.iter().find(|(n, _)| *n == name)?;
+            value.map(|bytes| printable(&String::from_utf8_lossy(bytes)))
         };
         let number = |name: &str| text(name).and_then(|value| value.parse::<i64>().ok());
         let small = |name: &str| text(name).and_then(|value| value.parse::<i32>().ok());
@@ -131,23 +133,29 @@ impl DeadLetter {
         let time = |name: &str| {
             let at = text(name).and_then(|value| DateTime::parse_from_rfc3339(&value).ok());
             at.map(|at| at.timestamp_micros())
-                .or(record.timestamp_ms.and_then(|ms| ms.checked_mul(1000)))
+                .or(record.timestamp_ms.and_then(storable_us))
                 .unwrap_or(now_us)
         };
         let origin = match (text(TOPIC), small(PARTITION), number(OFFSET)) {
-            (Some(origin), Some(partition), Some(offset)) if !origin.is_empty() => Some((origin, partition, offset)),
+            // Kafka has no longer names, and Postgres' keys have a bound.
+            (Some(topic), Some(partition), Some(offset)) if (1..=249).contains(&topic.len()) => {
+                Some((topic, partition, offset))
+            }
             _ => None,
         };
         let foreign = origin.is_none();
+        if foreign {
+            own = &headers;
+        }
         let (origin_topic, origin_partition, offset) =
             origin.unwrap_or_else(|| (printable(topic), partition, record.offset));
         Self {
             topic: origin_topic,
             partition: origin_partition,
             offset,
-            timestamp_us: number(TIMESTAMP).and_then(|ms| ms.checked_mul(1000)),
-            headers: headers_json(&record),
-            stage: text(STAGE).unwrap_or_else(|| "foreign".to_owned()),
+            timestamp_us: number(TIMESTAMP).and_then(storable_us),
+            headers: headers_json(own),
+            stage: text(STAGE).filter(|_| !foreign).unwrap_or_else(|| "foreign".to_owned()),
             error_class: text(ERROR_CLASS).unwrap_or_else(|| "unknown".to_owned()),
             sqlstate: text(SQLSTATE),
             reason: text(MESSAGE)
@@ -172,20 +180,22 @@ fn printable(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }
 
-/// The origin's own headers as a JSON array in their order: `{"key": …, "value": …}`, the value as `"base64"` where it is no
-/// text, so that every byte is kept.
-fn headers_json(record: &Record) -> String {
-    let own = record
-        .headers()
-        .filter(|(name, _)| !name.starts_with(PREFIX))
-        .map(|(name, value)| match value {
-            None => json!({ "key": name, "value": null }),
-            Some(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => json!({ "key": name, "value": text }),
-                Err(_) => json!({ "key": name, "base64": STANDARD.encode(bytes) }),
-            },
-        });
-    serde_json::Value::Array(own.collect()).to_string()
+/// A record's time stamp, in ms, as µs; none if it is of no year from 1970 to 9999, as its producer may choose any.
+fn storable_us(ms: i64) -> Option<i64> {
+    (0..253_402_300_800_000).contains(&ms).then(|| ms * 1000)
+}
+
+/// Headers as a JSON array in their order: `{"key": …, "value": …}`, the value as `"base64"` where it is no text, so that
+/// every byte is kept.
+fn headers_json(headers: &[(&str, Option<&[u8]>)]) -> String {
+    let headers = headers.iter().map(|(name, value)| match value {
+        None => json!({ "key": name, "value": null }),
+        Some(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => json!({ "key": name, "value": text }),
+            Err(_) => json!({ "key": name, "base64": STANDARD.encode(bytes) }),
+        },
+    });
+    serde_json::Value::Array(headers.collect()).to_string()
 }
 
 const WRITE: &str = "\
@@ -319,18 +329,39 @@ mod tests {
 
     #[test]
     fn a_foreign_record_is_its_own_origin() {
-        let record = Record::new(
-            7,
-            Some(5),
-            None,
-            None,
-            [("dlq.origin.offset", Some(&b"x"[..]))].into_iter(),
-        );
+        let headers = [
+            ("dlq.stage", Some(&b"theirs"[..])),
+            ("dlq.origin.offset", Some(&b"x"[..])),
+        ];
+        let record = Record::new(7, Some(i64::MAX), None, None, headers.into_iter());
         let letter = DeadLetter::read(record, "orders.webhooks.DLQ", 3);
         assert_eq!(
             (letter.topic.as_str(), letter.partition, letter.offset),
             ("orders.webhooks.DLQ", 3, 7)
         );
         assert_eq!(letter.stage, "foreign");
+        assert_eq!(
+            letter.headers,
+            r#"[{"key":"dlq.stage","value":"theirs"},{"key":"dlq.origin.offset","value":"x"}]"#
+        );
+    }
+
+    #[test]
+    fn an_origins_headers_are_not_taken_for_ours() {
+        let mut failure = failure();
+        failure.sqlstate = None;
+        let ours = failure.headers();
+        let own = [
+            ("dlq.error.sqlstate", Some(&b"theirs"[..])),
+            ("dlq.stage", Some(&b"theirs"[..])),
+        ];
+        let ours = ours.iter().map(|(key, value)| (*key, Some(value.as_bytes())));
+        let record = Record::new(7, Some(5), None, None, own.into_iter().chain(ours));
+        let letter = DeadLetter::read(record, "orders.webhooks.DLQ", 3);
+        assert_eq!((letter.stage.as_str(), letter.sqlstate), ("write", None));
+        assert_eq!(
+            letter.headers,
+            r#"[{"key":"dlq.error.sqlstate","value":"theirs"},{"key":"dlq.stage","value":"theirs"}]"#
+        );
     }
 }

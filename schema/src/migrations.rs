@@ -22,8 +22,10 @@ pub async fn run(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, S
         .batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'; SELECT pg_advisory_lock(hashtext('hookmill:migrations'))")
         .await?;
     harness(connection, |harness| {
-        let applied = harness.run_pending_migrations(MIGRATIONS)?;
-        Ok(applied.iter().map(ToString::to_string).collect())
+        let pending = harness.pending_migrations(MIGRATIONS)?;
+        let names = pending.iter().map(|migration| migration.name().to_string()).collect();
+        harness.run_migrations(&pending)?;
+        Ok(names)
     })
     .await
 }

@@ -87,8 +87,9 @@ struct Exists {
     present: bool,
 }
 
-/// Makes the partition of `month` if it is missing; several processes may try at once. Returns its name if it was made
-/// here, or nothing if it was there. The parent is locked for a moment only, and never long waited for.
+/// Makes the partition of `month` if it is missing; several processes may try at once, and one makes it. One that
+/// somebody detached and left is attached again. Returns its name if it was missing when asked, or nothing if it was
+/// there. The parent is locked for a moment only, and never long waited for.
 pub async fn ensure_month(
     connection: &mut AsyncPgConnection,
     table: Table,
@@ -96,10 +97,11 @@ pub async fn ensure_month(
 ) -> Result<Option<String>, ShardError> {
     let Some(parent) = parent(table) else { return Ok(None) };
     let name = month.table(parent);
-    let found: Exists = diesel::sql_query("SELECT to_regclass($1) IS NOT NULL AS present")
-        .bind::<Text, _>(&name)
-        .get_result(connection)
-        .await?;
+    let found: Exists =
+        diesel::sql_query("SELECT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass($1)) AS present")
+            .bind::<Text, _>(&name)
+            .get_result(connection)
+            .await?;
     if found.present {
         return Ok(None);
     }
@@ -112,6 +114,8 @@ pub async fn ensure_month(
                 PERFORM pg_advisory_xact_lock(hashtext('hookmill:{name}'));
                 IF to_regclass('{name}') IS NULL THEN
                     CREATE TABLE {name} (LIKE {parent} INCLUDING ALL);
+                END IF;
+                IF NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = to_regclass('{name}')) THEN
                     ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ('{from}') TO ('{to}');
                 END IF;
             END $$"

@@ -93,14 +93,6 @@ impl Record {
         })
     }
 
-    /// The value of the last header named `name`.
-    pub fn header(&self, name: &str) -> Option<&[u8]> {
-        self.headers()
-            .filter(|(n, _)| *n == name)
-            .last()
-            .and_then(|(_, value)| value)
-    }
-
     /// Bytes it occupies.
     pub fn byte_len(&self) -> usize {
         self.buffer.len()
@@ -174,7 +166,6 @@ mod tests {
         assert_eq!(record.key(), Some(&b"k"[..]));
         assert_eq!(record.value(), Some(&b"\x00v"[..]));
         assert_eq!(record.headers().collect::<Vec<_>>(), headers);
-        assert_eq!(record.header("a"), Some(&b"\xff\x00"[..]));
         let empty = Record::new(7, None, None, None, std::iter::empty());
         assert_eq!((empty.key(), empty.value(), empty.headers().count()), (None, None, 0));
     }

@@ -27,7 +27,11 @@ pub fn run(config: Config) -> Result<ExitCode> {
     telemetry::start(&config.log)?;
     hookmill_actors::enable_failpoints();
     info!(config = %redacted(&config), "starting");
-    actix::System::new().block_on(serve(config))
+    let system = actix::System::new();
+    let ended = system.block_on(serve(config));
+    // Dropping it would wait for threads that still wait for a silent broker or shard; nobody wants their answers.
+    std::mem::forget(system);
+    ended
 }
 
 async fn serve(config: Config) -> Result<ExitCode> {
@@ -35,8 +39,8 @@ async fn serve(config: Config) -> Result<ExitCode> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let prepared = tokio::select! {
         prepared = prepare(&config) => prepared?,
-        _ = terminate.recv() => return Ok(ExitCode::SUCCESS),
-        _ = interrupt.recv() => return Ok(ExitCode::SUCCESS),
+        _ = terminate.recv() => return Ok(stopped_early("SIGTERM")),
+        _ = interrupt.recv() => return Ok(stopped_early("Ctrl-C")),
     };
     let timeout = config.shutdown.timeout;
     let (settings, probe, pools) = prepared;
@@ -67,6 +71,11 @@ async fn serve(config: Config) -> Result<ExitCode> {
             ExitCode::from(TOO_SLOW)
         }
     })
+}
+
+fn stopped_early(signal: &str) -> ExitCode {
+    info!("{signal} during the start: stopped");
+    ExitCode::SUCCESS
 }
 
 /// Everything that can be wrong is found here, before anything listens; and before anything is made, so that a start

@@ -12,7 +12,7 @@ use dev::send::{Acked, Secrets, SendArgs, Summary, send_all, sign_body};
 use dev::stack::{Options, Stack, free_ports};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::message::OwnedMessage;
+use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
@@ -378,8 +378,8 @@ impl World {
         .expect("no panic")
     }
 
-    /// Puts records on a topic, each with its partition (or by its key); returns where each went when all are acknowledged.
-    pub async fn produce(&self, topic: &str, records: Vec<(Option<i32>, Option<Vec<u8>>, Option<Vec<u8>>)>) {
+    /// Puts records on a topic, in their order; returns when all are acknowledged.
+    pub async fn produce(&self, topic: &str, records: Vec<RawRecord>) {
         let (brokers, topic) = (self.stack.brokers(), topic.to_owned());
         tokio::task::spawn_blocking(move || {
             let producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext> = ClientConfig::new()
@@ -389,11 +389,19 @@ impl World {
                 .set("linger.ms", "5")
                 .create()
                 .expect("a producer");
-            for (partition, key, value) in &records {
+            for raw in &records {
+                let mut headers = OwnedHeaders::new();
+                for (key, value) in &raw.headers {
+                    headers = headers.insert(Header {
+                        key,
+                        value: value.as_ref(),
+                    });
+                }
                 let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&topic);
-                record.partition = *partition;
-                record.key = key.as_deref();
-                record.payload = value.as_deref();
+                record.partition = raw.partition;
+                record.key = raw.key.as_deref();
+                record.payload = raw.value.as_deref();
+                record.headers = Some(headers);
                 let mut again = Some(record);
                 while let Some(record) = again.take() {
                     if let Err((_, full)) = producer.send(record) {
@@ -612,6 +620,15 @@ impl World {
         }
         assert_eq!(self.sum("SELECT count(*) FROM dead_letters").await, 0);
     }
+}
+
+/// A record as it is put on a topic.
+#[derive(Clone, Debug, Default)]
+pub struct RawRecord {
+    pub partition: Option<i32>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
 /// A sender in the background.

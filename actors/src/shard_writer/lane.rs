@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -25,12 +26,16 @@ pub(super) struct Lane {
     stats: Arc<ActorStats>,
     connection: Option<shard::Connection>,
     held: HashMap<PartitionId, Held>,
-    last_claim: u64,
+    /// Claims with a lower number were made by a writer that has ended.
+    first_claim: u64,
     /// Attempts in a row that the shard refused or did not answer.
     troubles: u32,
     statements: u64,
     rows: u64,
 }
+
+/// Numbers the claims of all lanes: none is used twice, so that a writer knows those of its predecessor.
+static CLAIMS: AtomicU64 = AtomicU64::new(0);
 
 /// How an attempt to write some jobs ended, when not well.
 enum Trouble {
@@ -48,7 +53,7 @@ impl Lane {
             stats,
             connection: None,
             held: HashMap::new(),
-            last_claim: 0,
+            first_claim: CLAIMS.load(Relaxed),
             troubles: 0,
             statements: 0,
             rows: 0,
@@ -178,9 +183,8 @@ impl Lane {
             Err(error) => Err((claim, error)),
             Ok(made) => {
                 self.all_well();
-                self.last_claim += 1;
                 let held = Held {
-                    claim: self.last_claim,
+                    claim: CLAIMS.fetch_add(1, Relaxed),
                     epoch: made.epoch,
                     next: made.next_offset,
                 };
@@ -212,7 +216,8 @@ impl Lane {
                     continue;
                 }
             };
-            if write.reply.is_closed() {
+            // Without an answer its consumer claims again.
+            if write.reply.is_closed() || write.claim < self.first_claim {
                 continue;
             }
             let held = match self.held.get(&write.id) {

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::life::{Exit, Life};
-use super::policy::Restart;
+use super::policy::{Intensity, Restart};
 use crate::actor_ref::ActorRef;
 use crate::stats::ActorStats;
 
@@ -21,6 +21,8 @@ pub struct ChildSpec {
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) restart: Restart,
+    /// Its supervisor's, unless it has one of its own.
+    pub(super) intensity: Option<Intensity>,
     pub(super) shutdown: Duration,
     pub(super) start: Start,
 }
@@ -72,6 +74,7 @@ impl ChildSpec {
             name: name.into(),
             kind,
             restart: Restart::Permanent,
+            intensity: None,
             shutdown: Duration::from_secs(10),
             start,
         }
@@ -80,6 +83,12 @@ impl ChildSpec {
     /// When to restart; [`Restart::Permanent`] unless said otherwise.
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
+        self
+    }
+
+    /// How many restarts of it are too many; as its supervisor says for all unless said here.
+    pub fn intensity(mut self, intensity: Intensity) -> Self {
+        self.intensity = Some(intensity);
         self
     }
 

@@ -33,6 +33,9 @@ pub enum Restart {
     Permanent,
     /// Only after a panic or a failure; a clean end is final.
     Transient,
+    /// Not after a failure: that is its supervisor's too. For a supervisor, which fails only after it has restarted what
+    /// is below it; were each level to try anew, a failure deep in the tree would hardly ever reach the root.
+    AfterPanic,
 }
 
 /// More than `max_restarts` within `within` means that restarting does not help.

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use fail::fail_point;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::child::ChildSpec;
 use super::life::{Exit, Life};
@@ -188,7 +189,6 @@ impl Run {
         loop {
             while let Some((incarnation, exit)) = self.unhandled.pop_front() {
                 if let Err(why) = self.ended(incarnation, exit).await {
-                    error!(supervisor = %self.path, reason = %why, "giving up: a child keeps failing");
                     self.stop_all().await;
                     return Exit::Failed(why);
                 }
@@ -210,6 +210,7 @@ impl Run {
     }
 
     fn obey(&mut self, command: Command) {
+        fail_point!(&format!("supervisor::{}", self.path));
         match command {
             Command::Start(spec) => self.queued.push_back(spec),
             Command::Stop(name) => {
@@ -313,7 +314,9 @@ impl Run {
         let path = format!("{}/{}", self.path, child.spec.name);
         let stats = self.registry.node(&path, child.spec.kind);
         if matches!(child.state, State::Leaving { .. }) {
-            info!(actor = %path, %exit, "stopped");
+            if exit != Exit::Stopped {
+                warn!(actor = %path, %exit, "ended while stopping");
+            }
             child.state = State::Down;
             return Ok(());
         }
@@ -323,17 +326,26 @@ impl Run {
             return Ok(());
         }
         stats.record_exit(&exit.to_string());
+        if let Exit::Failed(why) = &exit
+            && child.spec.restart == Restart::AfterPanic
+        {
+            stats.set_state(ActorState::Failed);
+            child.state = State::Down;
+            return Err(why.clone());
+        }
+        let intensity = child.spec.intensity.unwrap_or(self.intensity);
         match child
             .history
-            .decide(Instant::now(), self.intensity, self.backoff, rand::random())
+            .decide(Instant::now(), intensity, self.backoff, rand::random())
         {
             Decision::Escalate => {
                 stats.set_state(ActorState::Failed);
-                Err(format!(
-                    "{path} {exit} ({} restarts within {} s did not help)",
-                    child.history.recent(),
-                    self.intensity.within.as_secs()
-                ))
+                // It has ended: nobody shall wait for it to stop.
+                child.state = State::Down;
+                let (restarts, within) = (child.history.recent(), intensity.within.as_secs());
+                let why = format!("{path} {exit}, after {restarts} restarts within {within} s");
+                error!(supervisor = %self.path, reason = %why, "giving up: a child keeps failing");
+                Err(why)
             }
             Decision::RestartAfter(delay) => {
                 warn!(actor = %path, %exit, restart = child.history.recent(), delay_ms = delay.as_millis(), "an actor ended and will be restarted");
