@@ -55,6 +55,9 @@ pub struct Config {
     /// Where it was read, for messages.
     #[serde(skip)]
     pub path: PathBuf,
+    /// Its text, to tell where a mistake stands.
+    #[serde(skip)]
+    text: String,
 }
 
 /// `[topics]`: what is read and written, and what to do when Kafka lost some of it.
@@ -216,6 +219,7 @@ impl Config {
             .extract()
             .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
         config.path = path.to_owned();
+        config.text = std::fs::read_to_string(path).unwrap_or_default();
         config
             .validate()
             .with_context(|| format!("the configuration in {} cannot be used", path.display()))?;
@@ -310,16 +314,26 @@ impl Config {
 
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
-        Sources::compile(self.sources.clone()).map_err(|error| {
-            let text = std::fs::read_to_string(&self.path).unwrap_or_default();
+        let sources = Sources::compile(self.sources.clone()).map_err(|error| {
             let at = self.sources.iter().position(|s| s.name == error.source_name());
             let at = at.and_then(|i| {
                 let path = ["sources".to_owned(), i.to_string(), "name".to_owned()];
-                locate::locate(&text, &path, None)
+                locate::locate(&self.text, &path, None)
             });
             let line = at.map(|(line, _)| format!(", line {line}")).unwrap_or_default();
             anyhow::Error::new(error).context(format!("[[sources]] in {}{line}", self.path.display()))
-        })
+        })?;
+        for source in sources.iter().filter(|source| source.takes_from_anybody()) {
+            if !self.ingest.listen.ip().is_loopback() {
+                bail!(
+                    "source {:?} asks for nothing (auth.kind = \"none\"), and ingest.listen = {} is not loopback: anybody could write. \
+                     Give it a way to sign, listen on loopback, or say auth = {{ kind = \"none\", anybody = \"i know\" }}",
+                    source.name(),
+                    self.ingest.listen
+                );
+            }
+        }
+        Ok(sources)
     }
 
     /// Where event partitions are made on demand, before and after now.

@@ -1,6 +1,7 @@
 //! Metrics in the OpenMetrics text format. Each one's help text says how to read it. What actors and partitions count
 //! anyway is read from there at each scrape.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry as Exposition;
 
 use crate::partition_table::{PartitionState, PartitionTable};
+use crate::sources::Source;
 use crate::stats::Registry;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -36,8 +38,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Metrics over the process' actors and partitions.
-    pub fn new(actors: Registry, partitions: PartitionTable) -> Self {
+    /// Metrics over the process' actors, partitions and sources.
+    pub fn new(actors: Registry, partitions: PartitionTable, sources: Vec<Arc<Source>>) -> Self {
         let mut exposition = Exposition::with_prefix("hookmill");
         let webhooks = Family::<WebhookLabels, Counter>::default();
         exposition.register(
@@ -53,7 +55,11 @@ impl Metrics {
             "From a request's head read to its answer, Kafka's acknowledgement included. Should stay well under the shortest time-out of a provider, 5 s",
             duration.clone(),
         );
-        exposition.register_collector(Box::new(Facts { actors, partitions }));
+        exposition.register_collector(Box::new(Facts {
+            actors,
+            partitions,
+            sources,
+        }));
         Self {
             exposition,
             webhooks,
@@ -87,6 +93,7 @@ impl Metrics {
 struct Facts {
     actors: Registry,
     partitions: PartitionTable,
+    sources: Vec<Arc<Source>>,
 }
 
 impl Collector for Facts {
@@ -137,6 +144,18 @@ impl Collector for Facts {
             "partition_next_offset",
             "First offset that is not in the tables",
             partitions.iter().map(|p| (label(p), p.next_offset as f64)),
+        )?;
+        let secrets = self.sources.iter().flat_map(|source| {
+            let label = |secret: &str| vec![("source", source.name().to_owned()), ("secret", secret.to_owned())];
+            source
+                .secret_uses()
+                .filter_map(move |(secret, at)| Some((label(secret), at?.timestamp_micros() as f64 / 1e6)))
+        });
+        gauges(
+            &mut encoder,
+            "source_secret_last_matched_timestamp_seconds",
+            "When a secret vouched for a request last. An old one that has not for longer than the provider retries can be taken out",
+            secrets,
         )?;
         let ours = partitions.iter().filter(|p| p.state == PartitionState::Running);
         gauges(
@@ -197,7 +216,7 @@ mod tests {
         let (actors, partitions) = (Registry::default(), PartitionTable::default());
         actors.node("hookmill/producer", "Producer").add_handled(3);
         partitions.entry("orders.webhooks", 4, 0).observed_high(9);
-        let metrics = Metrics::new(actors, partitions);
+        let metrics = Metrics::new(actors, partitions, Vec::new());
         metrics.webhook("stripe", "accepted", Duration::from_millis(2));
         let text = metrics.render().expect("metrics render");
         for line in [

@@ -200,7 +200,7 @@ impl Pipeline {
     /// Starts the whole tree on the current actix system.
     pub fn start(settings: PipelineSettings, probe: Probe, pools: Vec<Pool>) -> Self {
         let (actors, partitions, health) = (Registry::default(), PartitionTable::default(), Health::default());
-        let metrics = Arc::new(Metrics::new(actors.clone(), partitions.clone()));
+        let metrics = Arc::new(Metrics::new(actors.clone(), partitions.clone(), settings.sources.all()));
         let shards = settings.shard_urls.len();
         let writers = (0..shards)
             .map(|_| (0..settings.lanes.get()).map(|_| ActorRef::default()).collect())
@@ -290,6 +290,7 @@ impl Shared {
             started: Instant::now(),
             actors: self.actors.clone(),
             partitions: self.partitions.clone(),
+            sources: self.settings.sources.all(),
             metrics: self.metrics.clone(),
             health: self.health.clone(),
             token: self.settings.admin_token.clone(),

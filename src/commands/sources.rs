@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use hookmill_actors::sources::{self, Incoming, Received, Refusal, Source, SourceConfig, Traced};
+use hookmill_actors::sources::{self, Incoming, Received, Refusal, Source, SourceConfig, Trace, Traced};
 use serde_json::{Value, json};
 
 use super::Output;
@@ -247,7 +247,7 @@ fn test(source: &SourceConfig, args: &RequestArgs, no_verify: bool, output: Outp
     match output {
         Output::Json => println!(
             "{}",
-            json!({ "outcome": outcome, "why": why, "traces": traces.iter().map(trace_json).collect::<Vec<_>>(), "events": events })
+            json!({ "outcome": outcome, "why": why, "traces": traces, "events": events })
         ),
         Output::Text => {
             println!("{outcome}{}", why.map(|why| format!(": {why}")).unwrap_or_default());
@@ -262,15 +262,8 @@ fn test(source: &SourceConfig, args: &RequestArgs, no_verify: bool, output: Outp
     Ok(code)
 }
 
-fn trace_json(trace: &Option<(String, Vec<Traced>)>) -> Value {
-    match trace {
-        Some((rule, fields)) => json!({ "rule": rule, "fields": fields }),
-        None => Value::Null,
-    }
-}
-
-fn print_trace(trace: Option<&(String, Vec<Traced>)>) {
-    let Some((rule, fields)) = trace else {
+fn print_trace(trace: Option<&Trace>) {
+    let Some(Trace { rule, fields }) = trace else {
         println!("no rule takes it");
         return;
     };

@@ -71,3 +71,47 @@ fn the_shipped_configuration_loads() {
     let config = Config::load(&path).expect("the shipped config.toml is right");
     assert_eq!(config.sources.len(), 5);
 }
+
+#[test]
+fn a_source_that_asks_for_nothing_is_taken_on_loopback_or_if_said_twice() {
+    let load = |listen: &str, auth: &str| {
+        let text = format!(
+            "{SMALLEST}[ingest]\nlisten = \"{listen}\"\n[[sources]]\nname = \"open\"\npreset = \"stripe\"\nauth = {{ kind = \"none\"{auth} }}\n"
+        );
+        load(&text)
+            .expect("it can be read")
+            .sources()
+            .map(|_| ())
+            .map_err(|error| format!("{error:#}"))
+    };
+    assert_eq!(load("127.0.0.1:8080", ""), Ok(()));
+    assert_eq!(load("0.0.0.0:8080", ", anybody = \"i know\""), Ok(()));
+    let message = load("0.0.0.0:8080", "").expect_err("anybody could write");
+    assert!(
+        message.contains("ingest.listen") && message.contains("i know"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_mistake_in_a_source_names_its_line_and_what_may_have_been_meant() {
+    let message = refusal(&format!(
+        "{SMALLEST}[[sources]]\nname = \"s\"\npreset = \"stripe\"\nsecret = [\"env:X\"]\n"
+    ));
+    assert!(message.contains("line 6") && message.contains("`secrets`"), "{message}");
+    let message = refusal(&format!(
+        "{SMALLEST}[[sources]]\nname = \"s\"\nauth = {{ kind = \"hmc\" }}\n"
+    ));
+    assert!(message.contains("line 5") && message.contains("`hmac`"), "{message}");
+    let config = load(&format!(
+        "{SMALLEST}[[sources]]\nname = \"s\"\npreset = \"strip\"\nsecrets = [\"env:X\"]\n"
+    ));
+    let message = format!(
+        "{:#}",
+        config.expect("it can be read").sources().expect_err("no such preset")
+    );
+    assert!(
+        message.contains("line 4") && message.contains("\"stripe\""),
+        "{message}"
+    );
+}

@@ -199,6 +199,10 @@ impl World {
         format!("{}.disputes", self.name)
     }
 
+    pub fn parked(&self) -> String {
+        format!("{}.parked", self.name)
+    }
+
     /// The topics with their partition counts, dead-letter topics last.
     pub fn topics(&self) -> Vec<(String, i32)> {
         let (orders, disputes) = self.partitions;
@@ -224,6 +228,8 @@ impl World {
             .env("HOOKMILL_TOPICS__ORDERS__PARTITIONS", self.partitions.0.to_string())
             .env("HOOKMILL_TOPICS__DISPUTES__NAME", self.disputes())
             .env("HOOKMILL_TOPICS__DISPUTES__PARTITIONS", self.partitions.1.to_string())
+            .env("HOOKMILL_TOPICS__PARKED__NAME", self.parked())
+            .env("HOOKMILL_TOPICS__PARKED__PARTITIONS", "1")
             .env("HOOKMILL_SHARD_URLS", self.shard_urls.join(","))
             .env("HOOKMILL_INGEST__WORKERS", "1");
         for (source, secret) in secrets() {

@@ -4,6 +4,7 @@ mod exactly_once;
 mod first;
 mod harness;
 mod outages;
+mod parked;
 mod poison;
 mod refusals;
 mod scaling;

@@ -8,7 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, guard, web};
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::problem::Problem;
@@ -16,6 +16,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::partition_table::PartitionTable;
 use crate::secret::SecretRef;
+use crate::sources::Source;
 use crate::stats::Registry;
 
 /// Where operators look unless said otherwise.
@@ -50,6 +51,8 @@ pub struct AdminState {
     pub actors: Registry,
     /// The partitions.
     pub partitions: PartitionTable,
+    /// Who may send, and with which secrets they did.
+    pub sources: Vec<std::sync::Arc<Source>>,
     /// The metrics.
     pub metrics: std::sync::Arc<Metrics>,
     /// The probes.
@@ -112,7 +115,12 @@ async fn stats(state: web::Data<AdminState>) -> HttpResponse {
         "health": state.health.readiness().1,
         "actors": state.actors.tree(),
         "partitions": state.partitions.view(),
+        "sources": state.sources.iter().map(|s| source(s)).collect::<Value>(),
     }))
+}
+
+fn source(source: &Source) -> Value {
+    json!({ "name": source.name(), "preset": source.preset(), "path": source.path(), "secrets": source.secrets_view() })
 }
 
 async fn metrics(state: web::Data<AdminState>) -> HttpResponse {

@@ -172,6 +172,15 @@ pub struct Accepted {
     pub value: Vec<u8>,
 }
 
+/// How an event came about.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Trace {
+    /// The rule that took it.
+    pub rule: String,
+    /// Its fields.
+    pub fields: Vec<Traced>,
+}
+
 /// All sources of a process.
 #[derive(Debug, Default)]
 pub struct Sources(Vec<Arc<Source>>);
@@ -194,6 +203,11 @@ impl Sources {
             sources.push(Arc::new(source));
         }
         Ok(Self(sources))
+    }
+
+    /// Every source, to be shared.
+    pub fn all(&self) -> Vec<Arc<Source>> {
+        self.0.clone()
     }
 
     /// Every source.
@@ -250,9 +264,9 @@ impl Source {
         self.handshakes.iter().any(|h| !h.is_signed())
     }
 
-    /// Whether anybody may send, without a secret.
-    pub fn is_open(&self) -> bool {
-        self.auth.is_open()
+    /// Whether anybody may send, without a secret, and nobody said that this is meant.
+    pub fn takes_from_anybody(&self) -> bool {
+        self.auth.takes_from_anybody()
     }
 
     /// How much it may send.
@@ -362,10 +376,7 @@ impl Source {
     }
 
     /// For each event of a request: the rule that takes it, and which place gave each field.
-    pub fn trace<H: HeaderLookup + ?Sized>(
-        &self,
-        request: &Incoming<'_, H>,
-    ) -> Result<Vec<Option<(String, Vec<Traced>)>>, Refusal> {
+    pub fn trace<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Vec<Option<Trace>>, Refusal> {
         let mut traces = Vec::new();
         self.mapping.walk(request.body, |item: &Found<'_>, body, _| {
             let found = Request {
@@ -374,7 +385,10 @@ impl Source {
                 body,
             };
             let trace = self.mapping.trace(&found);
-            traces.push(trace.map(|(rule, fields)| (rule.to_owned(), fields)));
+            traces.push(trace.map(|(rule, fields)| Trace {
+                rule: rule.to_owned(),
+                fields,
+            }));
             Ok::<(), Refusal>(())
         })?;
         Ok(traces)

@@ -87,7 +87,7 @@ fn check_topics_and_migrate() {
         let listed: Value = serde_json::from_str(said.trim()).expect("JSON");
         let topics = listed["topics"].as_array().expect("topics");
         let partitions: Vec<i64> = topics.iter().filter_map(|t| t["partitions"].as_i64()).collect();
-        assert_eq!((code, partitions), (0, vec![12, 6, 12, 6]), "{said}");
+        assert_eq!((code, partitions), (0, vec![12, 6, 12, 6, 1]), "{said}");
         assert!(topics.iter().all(|t| t["problem"].is_null()), "{said}");
         for (topic, partitions) in world.topics() {
             assert_eq!(

@@ -112,7 +112,10 @@ enum Scheme {
     Token(Token, bool),
     Items(ItemHmac),
     /// Nothing is asked.
-    Open,
+    Open {
+        /// Whether it was said twice.
+        meant: bool,
+    },
 }
 
 /// A secret's use: what an operator needs to know before taking an old one out.
@@ -183,7 +186,9 @@ impl Auth {
                 continue;
             }
             compiled.push(match scheme {
-                AuthConfig::None { .. } => Scheme::Open,
+                AuthConfig::None { anybody } => Scheme::Open {
+                    meant: anybody.as_deref() == Some("i know"),
+                },
                 _ if all.is_empty() => {
                     return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".to_owned());
                 }
@@ -204,9 +209,10 @@ impl Auth {
         })
     }
 
-    /// Whether anybody at all may send.
-    pub(super) fn is_open(&self) -> bool {
-        self.schemes.iter().any(|s| matches!(s, Scheme::Open))
+    /// Whether anybody at all may send, and nobody said that this is meant.
+    pub(super) fn takes_from_anybody(&self) -> bool {
+        let open = |scheme: &Scheme| matches!(scheme, Scheme::Open { meant: false });
+        self.schemes.iter().any(open)
     }
 
     /// Whether the source takes requests from this address; `None` where it is not known, as in tools.
@@ -232,7 +238,7 @@ impl Auth {
                 Scheme::Certificate(scheme) => scheme.verify(request, valid),
                 Scheme::Token(scheme, _) => scheme.verify(request, valid),
                 Scheme::Items(_) => return Ok(Voucher::Items),
-                Scheme::Open => return Ok(Voucher::Open),
+                Scheme::Open { .. } => return Ok(Voucher::Open),
             };
             match verified {
                 Ok(index) => {
@@ -296,7 +302,7 @@ impl Auth {
                 let secret = self.secrets.first()?;
                 Some(vec![token.header(secret.text.expose_secret(), *basic)])
             }
-            Scheme::Open => Some(Vec::new()),
+            Scheme::Open { .. } => Some(Vec::new()),
             Scheme::Ed25519(_) | Scheme::Certificate(_) | Scheme::Items(_) => None,
         })
     }
