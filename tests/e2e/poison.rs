@@ -51,18 +51,22 @@ fn changed(i: usize, from: &str, to: &str) -> Vec<u8> {
     text.replace(from, to).into_bytes()
 }
 
-/// Twenty values that can never be written, with the stage that finds out.
-fn bad_values(i: usize) -> Vec<(Option<Vec<u8>>, &'static str)> {
-    let now = Utc::now();
-    // Random, so that compression does not make it fit into an index.
+/// Longer than a key may be, and random, so that compression does not make it fit into an index.
+fn long_text() -> String {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut letter = || {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        char::from(b'!' + u8::try_from(state % 90).expect("a byte")).clamp('0', 'Z')
+        char::from(b'a' + u8::try_from(state % 26).expect("a byte"))
     };
-    let long: String = (0..9000).map(|_| letter()).collect();
+    (0..9000).map(|_| letter()).collect()
+}
+
+/// Twenty values that can never be written, with the stage that finds out.
+fn bad_values(i: usize) -> Vec<(Option<Vec<u8>>, &'static str)> {
+    let now = Utc::now();
+    let long = long_text();
     let at = |years: i64| now + TimeDelta::days(365 * years);
     vec![
         (Some(b"{{{".to_vec()), "decode"),
@@ -234,6 +238,7 @@ async fn check(world: &World, laid: &Laid) {
     let missing: Vec<String> = missing
         .values()
         .map(|(record, _)| String::from_utf8_lossy(record.value.as_deref().unwrap_or_default()).into_owned())
+        .map(|text| text.chars().take(300).collect())
         .collect();
     assert!(missing.is_empty(), "{missing:?} are no dead letters");
 
@@ -369,36 +374,70 @@ fn killed_while_burying() {
     });
 }
 
-/// A record that somebody put on a dead-letter topic without our headers is kept as its own origin, and stops nothing.
+/// A record that somebody put on a dead-letter topic without our headers is kept as its own origin, and stops nothing,
+/// whatever it is like.
 #[test]
 fn a_stranger_among_the_dead_letters() {
     light(async {
         let world = World::with_partitions(&shared_stack().await, "poison_stranger", (2, 2)).await;
         let (code, said) = world.run("topics", &["topics", "create"], &[]).await;
         assert_eq!(code, 0, "{said}");
-        let dead = format!("{}.DLQ", world.orders());
-        let stranger = |value: Option<&[u8]>| RawRecord {
+        let stranger = |value: Option<&[u8]>, headers: &[(&str, &str)]| RawRecord {
             partition: Some(1),
             value: value.map(<[u8]>::to_vec),
+            headers: headers
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Some(value.as_bytes().to_vec())))
+                .collect(),
             ..RawRecord::default()
         };
-        let forged = RawRecord {
-            headers: [
-                "dlq.origin.topic",
-                "dlq.origin.partition",
-                "dlq.origin.offset",
-                "dlq.attempts",
+        let huge = "99999999999999999999\0";
+        let long = long_text();
+        let origin = |topic| {
+            let place = [("dlq.origin.partition", "1"), ("dlq.origin.offset", "77")];
+            [
+                ("dlq.stage", "forged\0"),
+                ("dlq.origin.topic", topic),
+                place[0],
+                place[1],
             ]
-            .map(|name| (name.to_owned(), Some(b"99999999999999999999\0".to_vec())))
-            .to_vec(),
-            ..stranger(Some(b"\0"))
         };
-        world
-            .produce(&dead, vec![stranger(None), stranger(Some(&[0xff])), forged])
-            .await;
+        let forged = |more: &[(&'static str, &'static str)]| [&origin("nul\0nul")[..], more].concat();
+        let numbers = [
+            "dlq.origin.topic",
+            "dlq.origin.partition",
+            "dlq.origin.offset",
+            "dlq.attempts",
+        ];
+        let records = vec![
+            stranger(None, &[]),
+            stranger(Some(&[0xff]), &[("dlq.stage", "alone")]),
+            stranger(Some(b"\0"), &numbers.map(|name| (name, huge))),
+            stranger(None, &origin(&long)),
+            stranger(
+                None,
+                &forged(&[
+                    ("dlq.error.class", "\0"),
+                    ("dlq.error.message", "\0"),
+                    ("dlq.error.sqlstate", "\0"),
+                    ("dlq.origin.timestamp", "9223372036854775"),
+                    ("dlq.first_failed_at", "+262000-01-01T00:00:00Z"),
+                    ("dlq.redrive_count", huge),
+                ]),
+            ),
+        ];
+        world.produce(&format!("{}.DLQ", world.orders()), records).await;
         let instance = world.start("only").await;
         world.landed(SOON).await;
-        assert_eq!(world.sum("SELECT count(*) FROM dead_letters").await, 3);
+        let foreign = format!(
+            "SELECT count(*) FROM dead_letters WHERE stage = 'foreign' AND topic = '{}.DLQ' AND \"offset\" IN (0, 1, 2, 3)",
+            world.orders()
+        );
+        assert_eq!(world.sum(&foreign).await, 4);
+        let forged =
+            "SELECT count(*) FROM dead_letters WHERE topic = 'nul\u{fffd}nul' AND partition = 1 AND \"offset\" = 77";
+        assert_eq!(world.sum(forged).await, 1);
+        assert_eq!(world.sum("SELECT count(*) FROM dead_letters").await, 5);
         instance.stop().await;
     });
 }
