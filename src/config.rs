@@ -315,13 +315,19 @@ impl Config {
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
         let sources = Sources::compile(self.sources.clone()).map_err(|error| {
-            let at = self.sources.iter().position(|s| s.name == error.source_name());
+            let at = self.sources.iter().rposition(|s| s.name == error.source_name());
             let at = at.and_then(|i| {
-                let path = ["sources".to_owned(), i.to_string(), "name".to_owned()];
+                let mut path = vec!["sources".to_owned(), i.to_string()];
+                match error.path() {
+                    [] => path.push("name".to_owned()),
+                    inside => path.extend_from_slice(inside),
+                }
                 locate::locate(&self.text, &path, None)
             });
-            let line = at.map(|(line, _)| format!(", line {line}")).unwrap_or_default();
-            anyhow::Error::new(error).context(format!("[[sources]] in {}{line}", self.path.display()))
+            let place = at
+                .map(|(line, column)| format!(", line {line}, column {column}"))
+                .unwrap_or_default();
+            anyhow::Error::new(error).context(format!("[[sources]] in {}{place}", self.path.display()))
         })?;
         for source in sources.iter().filter(|source| source.takes_from_anybody()) {
             if !self.ingest.listen.ip().is_loopback() {
