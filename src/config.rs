@@ -39,6 +39,7 @@ pub struct Config {
     pub kafka: KafkaSettings,
     #[serde(default)]
     pub topics: Topics,
+    #[serde(default)]
     pub postgres: PostgresSettings,
     #[serde(default)]
     pub events: EventSettings,
@@ -111,7 +112,8 @@ impl Topics {
 #[serde(deny_unknown_fields)]
 pub struct PostgresSettings {
     /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
-    #[serde(deserialize_with = "one_or_many")]
+    /// What reads and writes shards refuses to start without one; what does not needs none.
+    #[serde(default, deserialize_with = "one_or_many")]
     pub shard_urls: Vec<String>,
     /// Writers, and so connections that write, for each shard.
     #[serde(default = "two")]
@@ -128,6 +130,19 @@ pub struct PostgresSettings {
     /// How long a statement may wait for a lock.
     #[serde(default = "ten_seconds", with = "humantime_serde")]
     pub lock_timeout: Duration,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            shard_urls: Vec::new(),
+            lanes: two(),
+            migrate_on_start: yes(),
+            connect_timeout: five_seconds(),
+            statement_timeout: thirty_seconds(),
+            lock_timeout: ten_seconds(),
+        }
+    }
 }
 
 fn two() -> NonZero<usize> {
