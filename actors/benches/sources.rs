@@ -27,8 +27,10 @@ struct Case {
     now: DateTime<Utc>,
 }
 
+type Header = (&'static str, &'static str);
+
 /// An event of each preset that is signed by an HMAC or carries a password, as its provider documents it.
-fn events() -> Vec<(&'static str, Value, Vec<(&'static str, &'static str)>)> {
+fn events() -> Vec<(&'static str, Value, Vec<Header>)> {
     let time = "2026-03-04T10:00:00Z";
     let shopify = vec![
         ("x-shopify-topic", "orders/updated"),

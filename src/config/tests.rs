@@ -186,9 +186,9 @@ fn every_mistake_in_a_source_says_where_it_stands_and_what_would_be_right() {
             change("status = [{ from = \"/s\", present = §\"payed\" }]"),
             "there are",
         ),
-        (complete("amount = §{ from = \"/a\", unit = \"minor\" }"), "`currency`"),
+        (complete("§amount = { from = \"/a\", unit = \"minor\" }"), "`currency`"),
         (
-            complete("amount = { from = \"/a\", unit = \"minor\", digits = §{ ABC = 2 } }\ncurrency = \"/c\""),
+            complete("amount = { from = \"/a\", unit = \"minor\", §digits = { ABC = 2 } }\ncurrency = \"/c\""),
             "ISO 4217",
         ),
         (

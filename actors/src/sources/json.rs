@@ -118,8 +118,9 @@ impl<'a> Scanner<'a, '_> {
             }
             let child = node.and_then(|node| node.child(&key));
             match &mut many {
-                // The set has it.
-                Some(_) => {}
+                Some(many) => {
+                    many.insert(key);
+                }
                 None => self.keys.push(key),
             }
             self.space();
@@ -140,31 +141,23 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Whether an object has no such key yet. `seen` holds a bit for each key there is, so that most are told at once.
-    fn is_new(
-        &self,
-        key: &Cow<'a, str>,
-        base: usize,
-        seen: &mut u64,
-        many: &mut Option<HashSet<Cow<'a, str>>>,
-    ) -> bool {
-        if let Some(many) = many {
-            return many.insert(key.clone());
-        }
+    fn is_new(&self, key: &str, base: usize, seen: &mut u64, many: &mut Option<HashSet<Cow<'a, str>>>) -> bool {
         let here = self.keys.get(base..).unwrap_or_default();
-        if here.len() == FEW_KEYS {
-            let all = many.insert(here.iter().cloned().collect());
-            return all.insert(key.clone());
+        if many.is_none() && here.len() == FEW_KEYS {
+            *many = Some(here.iter().cloned().collect());
+        }
+        if let Some(many) = many {
+            return !many.contains(key);
         }
         let bytes = key.as_bytes();
         let ends = [bytes.first(), bytes.get(bytes.len() / 2), bytes.last()];
-        let mixed = ends
-            .iter()
-            .flatten()
-            .fold(bytes.len(), |sum, b| sum * 31 + usize::from(**b));
+        let mixed = ends.iter().flatten().fold(bytes.len(), |sum, b| {
+            sum.wrapping_mul(31).wrapping_add(usize::from(**b))
+        });
         let bit = 1_u64 << (mixed % 64);
         let maybe = *seen & bit != 0;
         *seen |= bit;
-        !(maybe && here.contains(key))
+        !(maybe && here.iter().any(|known| known == key))
     }
 
     fn key(&mut self) -> Result<Cow<'a, str>, Wrong> {

@@ -35,7 +35,7 @@ pub(super) struct Claimed<'a> {
 }
 
 /// Most items that are looked at in a signature's header; providers send one or two, and one more while they rotate.
-const MOST_ITEMS: usize = 16;
+const MOST_ITEMS: usize = 8;
 
 impl Envelope {
     /// Compiles the form of a signature that has `length` bytes.
@@ -98,8 +98,8 @@ impl Envelope {
     }
 
     fn items<'a>(&self, line: &'a str) -> impl Iterator<Item = &'a str> + use<'a> {
-        let separator = self.separator;
-        line.split(move |c| Some(c) == separator)
+        // No header has a NUL: without a separator it is one item.
+        line.split(self.separator.unwrap_or('\0'))
             .map(str::trim)
             .take(MOST_ITEMS)
     }
@@ -119,25 +119,19 @@ fn timestamp_at(text: &str) -> Result<TimestampAt, String> {
     }
 }
 
-/// The bytes of a signature, if it is written as it should be and has as many as it should have. Each signature has one way to be
-/// written, so that nothing but what the provider sent is taken; and what is too long is seen as such at once.
+/// The bytes of a signature, if it is written as it should be. Each signature has one way to be written, so that nothing but what
+/// the provider sent is taken; and what is far longer than the `length` bytes that it should have is not decoded at all.
 pub(super) fn decode(encoding: Encoding, text: &str, length: usize) -> Option<Vec<u8>> {
-    let base64 = base64::engine::general_purpose::STANDARD;
-    let decoded = match encoding {
-        Encoding::Hex | Encoding::HexUpper => {
-            let foreign = match encoding {
-                Encoding::Hex => u8::is_ascii_uppercase,
-                _ => u8::is_ascii_lowercase,
-            };
-            let plausible = text.len() == 2 * length && !text.bytes().any(|b| foreign(&b));
-            plausible.then(|| hex::decode(text).ok()).flatten()
-        }
-        Encoding::Base64 => {
-            let plausible = text.len() == length.div_ceil(3) * 4;
-            plausible.then(|| base64.decode(text).ok()).flatten()
-        }
-    };
-    decoded.filter(|bytes| bytes.len() == length)
+    if text.is_empty() || text.len() > 4 * length {
+        return None;
+    }
+    match encoding {
+        Encoding::Hex if text.bytes().any(|b| b.is_ascii_uppercase()) => None,
+        Encoding::HexUpper if text.bytes().any(|b| b.is_ascii_lowercase()) => None,
+        Encoding::Hex | Encoding::HexUpper => hex::decode(text).ok(),
+        Encoding::Base64 if !text.len().is_multiple_of(4) => None,
+        Encoding::Base64 => base64::engine::general_purpose::STANDARD.decode(text).ok(),
+    }
 }
 
 /// A signature as it is written.

@@ -392,15 +392,14 @@ fn malformed(header: &str) -> AuthError {
 
 /// Longest header in bytes that is looked at: several times what any provider sends. So a header that is only long costs less
 /// than one that is only wrong.
-const LONGEST_HEADER: usize = 4096;
+const LONGEST_HEADER: usize = 2048;
 
 fn required<'a, H: HeaderLookup + ?Sized>(headers: &'a H, name: &str) -> Result<&'a str, AuthError> {
     match headers.lookup(name) {
-        Lookup::One(value) if value.len() > LONGEST_HEADER => Err(malformed(name)),
-        Lookup::One(value) => std::str::from_utf8(value)
-            .ok()
-            .filter(|v| !v.trim().is_empty())
-            .ok_or_else(|| malformed(name)),
+        Lookup::One(value) if value.len() > LONGEST_HEADER || value.trim_ascii_start().is_empty() => {
+            Err(malformed(name))
+        }
+        Lookup::One(value) => std::str::from_utf8(value).map_err(|_| malformed(name)),
         Lookup::Missing => Err(AuthError::Missing {
             header: name.to_owned(),
         }),
