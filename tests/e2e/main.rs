@@ -2,6 +2,7 @@
 
 mod exactly_once;
 mod first;
+mod halted;
 mod harness;
 mod outages;
 mod parked;
