@@ -106,6 +106,7 @@ impl Deployment {
             ("TOPICS__DISPUTES__NAME", topics[1].name.clone()),
             ("TOPICS__DISPUTES__PARTITIONS", topics[1].partitions.to_string()),
             ("TOPICS__PARKED__NAME", self.parked()),
+            ("TOPICS__PARKED__PARTITIONS", "1".to_owned()),
             ("SHARD_URLS", shard_urls.join(",")),
             ("POSTGRES__STATEMENT_TIMEOUT", "5s".to_owned()),
             ("POSTGRES__LOCK_TIMEOUT", "2s".to_owned()),

@@ -32,7 +32,8 @@ pub(super) fn check(evidence: &Evidence, sent: &SentBy<'_>, findings: &mut Findi
     for dead in &evidence.dead {
         let origin = (dead.topic.clone(), dead.partition, dead.offset);
         let Some(record) = due.remove(&origin) else {
-            findings.add(DEAD, None, format!("no poison, or there twice: {dead:?}"));
+            let what = format!("buried because {}: no poison, or there twice: {dead:?}", dead.reason);
+            findings.add(DEAD, None, what);
             continue;
         };
         if dead.key != record.key || dead.value != record.value {
