@@ -122,6 +122,9 @@ pub struct PostgresSettings {
     /// How long connecting may take.
     #[serde(default = "five_seconds", with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// How long a start waits for a shard that does not answer, before it is refused.
+    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    pub start_timeout: Duration,
     /// After this the server gives up a statement.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub statement_timeout: Duration,

@@ -180,10 +180,13 @@ pub enum IdentityError {
     Mismatch(String),
     /// It could not be asked.
     #[error("the shard's identity cannot be read: {0}")]
-    Database(#[from] diesel::result::Error),
-    /// It could not be reached.
-    #[error("{0}")]
     Shard(#[from] ShardError),
+}
+
+impl From<diesel::result::Error> for IdentityError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Shard(error.into())
+    }
 }
 
 #[derive(Queryable, Insertable)]

@@ -84,10 +84,17 @@ async fn a_shard_is_gone(name: &str, loss: Loss, outage: Duration) {
     );
     let report = ready.text().await.expect("a report");
     assert!(report.contains("degraded") && report.contains("shard.1"), "{report}");
+    // Started into the outage: it waits for the shard instead of leaving.
+    let late = world.spawn("late", &[("HOOKMILL_POSTGRES__START_TIMEOUT", "1m")]);
+    until("the late instance waits", SOON, async || {
+        late.log().contains("postgres.start_timeout")
+    })
+    .await;
     match loss {
         Loss::Killed => stack.shard(1).restart().await.expect("it recovers"),
         Loss::Silent => stack.shard(1).proxy().restore(),
     }
+    late.ready().await;
 
     let (summary, acked) = sending.finish().await;
     assert_eq!(
@@ -112,6 +119,7 @@ async fn a_shard_is_gone(name: &str, loss: Loss, outage: Duration) {
         most >> 20
     );
     instance.stop().await;
+    late.stop().await;
     stack.stop().await;
 }
 
