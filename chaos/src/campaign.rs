@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::check::{self, Evidence, Findings};
 use crate::deployment::{self, secrets};
-use crate::history::{self, Claims};
+use crate::history;
 use crate::pace::Pace;
 use crate::plan::{self, Kind, Parts, Round};
 use crate::provider::{self, Counters, Sent, Settings};
@@ -102,12 +102,15 @@ pub async fn run(args: CampaignArgs) -> Result<bool> {
         None => deployment::build(root()).await?,
     };
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let dir = args.dir.clone().unwrap_or_else(|| {
-        std::env::temp_dir().join(format!("hookmill-chaos-{seed}-{}", std::process::id()))
-    });
+    let dir = args
+        .dir
+        .clone()
+        .unwrap_or_else(|| std::env::temp_dir().join(format!("hookmill-chaos-{seed}-{}", std::process::id())));
     std::fs::create_dir_all(&dir)?;
     eprintln!("seed {seed}, everything in {}", dir.display());
-    let (report, findings) = campaign(&args, seed, &dir, binary).await.with_context(|| format!("seed {seed}"))?;
+    let (report, findings) = campaign(&args, seed, &dir, binary)
+        .await
+        .with_context(|| format!("seed {seed}"))?;
     print!("{}", report.table(&findings));
     let line = serde_json::to_string(&report)?;
     if let Some(path) = &args.report {
@@ -195,7 +198,12 @@ async fn campaign(args: &CampaignArgs, seed: u64, dir: &Path, binary: PathBuf) -
         args: args.clone(),
         started: Instant::now(),
     };
-    let unsaid = tokio::spawn(progress(world.clone(), campaign.counters.clone(), args.events, told.clone()));
+    let unsaid = tokio::spawn(progress(
+        world.clone(),
+        campaign.counters.clone(),
+        args.events,
+        told.clone(),
+    ));
     let broke_down = campaign.break_things(&rounds).await.err();
     // The rest is sent in peace, and must all be acknowledged.
     campaign.pace.due(u64::MAX);
@@ -222,7 +230,11 @@ async fn campaign(args: &CampaignArgs, seed: u64, dir: &Path, binary: PathBuf) -
 
 /// The kinds that can be made here; what cannot goes into the report.
 fn possible(args: &CampaignArgs, report: &mut Report) -> Result<Vec<Kind>> {
-    let asked = if args.only.is_empty() { Kind::all() } else { &args.only[..] };
+    let asked = if args.only.is_empty() {
+        Kind::all()
+    } else {
+        &args.only[..]
+    };
     let mut kinds = asked.to_vec();
     if !Disk::is_possible() {
         kinds.retain(|kind| *kind != Kind::DiskFull);
@@ -281,7 +293,11 @@ impl Campaign {
                 Ok(())
             }
             Err(error) => {
-                let what = format!("not well {} s after {}: {error:#}", self.args.recovery, names.join(" and "));
+                let what = format!(
+                    "not well {} s after {}: {error:#}",
+                    self.args.recovery,
+                    names.join(" and ")
+                );
                 eprintln!("!! {what}");
                 self.findings.add("recovery", None, what);
                 // Perhaps it only took longer; if not, there is no going on.
@@ -315,7 +331,8 @@ impl Campaign {
     async fn reckon(&mut self, sent: Vec<Sent>, started_at: DateTime<Utc>) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(60);
         if let Err(error) = self.world.landed(&self.world.deployment, deadline).await {
-            self.findings.add(check::LOST, None, format!("not written in the end: {error:#}"));
+            self.findings
+                .add(check::LOST, None, format!("not written in the end: {error:#}"));
         }
         let evidence = Evidence::read(&self.world, sent).await?;
         let reckoned = check::reckon(&evidence);
@@ -361,7 +378,12 @@ impl Campaign {
 
     /// Well-signed webhooks are refused only while a clock is wrong.
     fn refusals(&mut self, evidence: &Evidence) {
-        let wrong = self.world.clocks_wrong.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let wrong = self
+            .world
+            .clocks_wrong
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
         for sent in &evidence.sent {
             for attempt in &sent.attempts {
                 let refused = (400..500).contains(&attempt.status) && !matches!(attempt.status, 408 | 429);
@@ -382,7 +404,6 @@ impl Campaign {
         if self.findings.broken.is_empty() {
             return;
         }
-        let claims = Claims::read(self.world.deployment.logs());
         println!("\nBROKEN, with seed {} ({})", self.report.seed, self.report.command);
         for (rule, (count, kept)) in &self.findings.broken {
             println!("\n{rule}: {count} times");
@@ -391,7 +412,7 @@ impl Campaign {
                 println!("- {}{}", event.unwrap_or_default(), finding.what);
             }
             if let Some(event) = kept.iter().find_map(|finding| finding.event.as_ref()) {
-                println!("{}", history::tell(event, evidence, &claims, started_at));
+                println!("{}", history::tell(event, evidence, started_at));
             }
         }
         println!("logs are in {}", self.world.deployment.logs().display());
@@ -420,7 +441,10 @@ async fn progress(world: Arc<World>, counters: Arc<Counters>, events: u64, enoug
 
 fn revision() -> String {
     let mut git = std::process::Command::new("git");
-    let output = git.args(["describe", "--always", "--dirty"]).current_dir(root()).output();
+    let output = git
+        .args(["describe", "--always", "--dirty"])
+        .current_dir(root())
+        .output();
     output.map_or_else(
         |_| String::new(),
         |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),

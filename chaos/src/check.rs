@@ -1,5 +1,6 @@
 //! The reckoning: everything that was sent, on Kafka and in the tables is held against each other.
 
+pub mod audit;
 mod dead;
 mod order;
 pub mod records;
@@ -15,6 +16,7 @@ use crate::deployment::Deployment;
 use crate::kafka;
 use crate::provider::Sent;
 use crate::world::{Progress, World};
+use audit::Audit;
 use records::{Body, Event, Record};
 use rows::{Dead, Row, State};
 
@@ -35,6 +37,8 @@ pub struct Evidence {
     pub dead: Vec<Dead>,
     /// The origins on the topics of dead letters.
     pub buried: Vec<records::Origin>,
+    /// What happened to the offsets.
+    pub audit: Audit,
     /// How far the tables are.
     pub offsets: HashMap<(String, i32), Progress>,
     /// How far Kafka is: by topic and partition.
@@ -62,6 +66,7 @@ impl Evidence {
             buried.extend(records::read_dead(&brokers, topic).await?);
         }
         let (mut all_rows, mut states, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        let mut audit = Audit::default();
         for (index, shard) in world.stack.shards().iter().enumerate() {
             all_rows.extend(rows::events(shard, index, &deployment.name).await?);
             for kind in ["order", "dispute"] {
@@ -69,6 +74,7 @@ impl Evidence {
                 states.extend(found.into_iter().map(|state| (kind, state)));
             }
             dead.extend(rows::dead(shard, index, &deployment.name).await?);
+            audit::read(shard, &deployment.name, &mut audit).await?;
         }
         let evidence = Self {
             sent,
@@ -77,6 +83,7 @@ impl Evidence {
             states,
             dead,
             buried,
+            audit,
             offsets: world.offsets(deployment).await?,
             ends,
             shards: world.stack.shards().len(),
@@ -185,6 +192,8 @@ pub const ORDER: &str = "order";
 pub const STATE: &str = "state";
 /// Dead letters are not exactly the poison.
 pub const DEAD: &str = "dead letters";
+/// Something was written by who had not claimed it, or not together with its offset.
+pub const FENCE: &str = "fence";
 /// Offsets are not where the tables are.
 pub const OFFSETS: &str = "offsets";
 
@@ -203,6 +212,7 @@ pub fn reckon(evidence: &Evidence) -> Findings {
     states(evidence, &sent, &events, &mut findings);
     dead::check(evidence, &sent, &mut findings);
     offsets(evidence, &mut findings);
+    audit::check(evidence, &mut findings);
     findings
 }
 
@@ -247,7 +257,10 @@ fn on_kafka(evidence: &Evidence, sent: &SentBy<'_>, events: &Events<'_>, finding
         let partitions = evidence.deployment.topic(record.kind).partitions;
         let due = i32::try_from(murmur2(event.user_id.as_bytes()) & 0x7fff_ffff).unwrap_or(0) % partitions;
         if record.partition != due {
-            let what = format!("on partition {} of Kafka, and its key belongs to {due}", record.partition);
+            let what = format!(
+                "on partition {} of Kafka, and its key belongs to {due}",
+                record.partition
+            );
             findings.add(PLACE, Some(key(event)), what);
         }
     }
@@ -292,7 +305,10 @@ fn in_tables(evidence: &Evidence, sent: &SentBy<'_>, events: &Events<'_>, findin
             .is_some_and(|sent| sent.expect.poison);
         match (poison, rows.contains_key(identity)) {
             (false, false) => {
-                let what = format!("on partition {} offset {}, and not in the tables", record.partition, record.offset);
+                let what = format!(
+                    "on partition {} offset {}, and not in the tables",
+                    record.partition, record.offset
+                );
                 findings.add(LOST, Some(key(event)), what);
             }
             (true, true) => findings.add(DEAD, Some(key(event)), "poison, and in the tables"),
@@ -339,12 +355,20 @@ fn offsets(evidence: &Evidence, findings: &mut Findings) {
         match evidence.offsets.get(id) {
             Some(progress) if progress.next_offset == *end => {
                 if progress.shard != shard_of(id.1, evidence.shards) {
-                    findings.add(PLACE, None, format!("the offsets of {id:?} are on shard {}", progress.shard));
+                    findings.add(
+                        PLACE,
+                        None,
+                        format!("the offsets of {id:?} are on shard {}", progress.shard),
+                    );
                 }
             }
             // Never claimed, and never needed.
             None if *end == 0 => {}
-            progress => findings.add(OFFSETS, None, format!("{id:?} ends at {end} on Kafka, the tables say {progress:?}")),
+            progress => findings.add(
+                OFFSETS,
+                None,
+                format!("{id:?} ends at {end} on Kafka, the tables say {progress:?}"),
+            ),
         }
     }
     for id in evidence.offsets.keys().filter(|id| !evidence.ends.contains_key(*id)) {

@@ -72,7 +72,11 @@ mod tests {
         fs::create_dir_all(&dir).expect("a folder");
         let clock = Clock::new(&Library::compile(&dir).expect("compiled"), &dir, "test").expect("a clock");
         clock.set(-86_400).expect("set");
-        let told = Command::new("date").arg("+%s").envs(clock.env).output().expect("date runs");
+        let told = Command::new("date")
+            .arg("+%s")
+            .envs(clock.env)
+            .output()
+            .expect("date runs");
         let told: u64 = String::from_utf8_lossy(&told.stdout).trim().parse().expect("a time");
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)

@@ -155,7 +155,15 @@ pub async fn build(root: &Path) -> Result<PathBuf> {
     let target = folder.parent().context("no target directory")?;
     eprintln!("building the product");
     let mut cargo = tokio::process::Command::new("cargo");
-    cargo.args(["build", "--quiet", "-p", "hookmill", "--bin", "hookmill", "--target-dir"]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "-p",
+        "hookmill",
+        "--bin",
+        "hookmill",
+        "--target-dir",
+    ]);
     cargo.arg(target).current_dir(root).kill_on_drop(true);
     if !cfg!(debug_assertions) {
         cargo.arg("--release");

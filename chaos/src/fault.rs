@@ -108,7 +108,10 @@ async fn mend(fault: &Fault, broken: Broken, world: &World) -> Result<()> {
         }
         Broken::Clock(since) => {
             instance.clock.as_ref().context("it has no clock")?.set(0)?;
-            let mut wrong = world.clocks_wrong.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut wrong = world
+                .clocks_wrong
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             wrong.push((since, world.now_ms()));
             return Ok(());
         }
@@ -122,7 +125,10 @@ async fn mend(fault: &Fault, broken: Broken, world: &World) -> Result<()> {
         Kind::KillShard | Kind::StopShard | Kind::ImmediateShard => shard.restart().await?,
         Kind::FreezeShard => shard.process().signal_all(Signal::SIGCONT),
         Kind::DiskFull => {
-            shard.disk().context("the shard has no file system of its own")?.free()?;
+            shard
+                .disk()
+                .context("the shard has no file system of its own")?
+                .free()?;
             // A server that could not even recover has ended.
             if !shard.process().is_running() {
                 shard.restart().await?;

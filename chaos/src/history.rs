@@ -1,69 +1,25 @@
 //! The shortest history of an event: sent, acknowledged, produced at, claimed by, written at. Ready to paste.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
 
+use crate::check::audit::write_of;
 use crate::check::records::Body;
 use crate::check::{EventKey, Evidence};
 
-/// A claim, as an instance logged it.
-struct Claim {
-    at: String,
-    log: String,
-    topic: String,
-    partition: i64,
-    epoch: i64,
-    offset: i64,
-}
-
-/// All claims that the instances of a deployment logged, by epoch.
-pub struct Claims(Vec<Claim>);
-
-impl Claims {
-    /// Reads them from the logs in `logs`.
-    pub fn read(logs: &Path) -> Self {
-        let mut claims = Vec::new();
-        for entry in fs::read_dir(logs).into_iter().flatten().flatten() {
-            let text = fs::read_to_string(entry.path()).unwrap_or_default();
-            let lines = text.lines().filter(|line| line.contains("\"claimed\""));
-            for line in lines.filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-                claims.push(Claim {
-                    at: line["timestamp"].as_str().unwrap_or_default().to_owned(),
-                    log: entry.file_name().to_string_lossy().into_owned(),
-                    topic: line["topic"].as_str().unwrap_or_default().to_owned(),
-                    partition: line["partition"].as_i64().unwrap_or(-1),
-                    epoch: line["epoch"].as_i64().unwrap_or(-1),
-                    offset: line["offset"].as_i64().unwrap_or(-1),
-                });
-            }
-        }
-        claims.sort_by_key(|claim| claim.epoch);
-        Self(claims)
-    }
-
-    /// The last claims that began at or before `offset`, and the first one behind it.
-    fn around(&self, topic: &str, partition: i32, offset: i64) -> Vec<&Claim> {
-        let of = |claim: &&Claim| claim.topic == topic && claim.partition == i64::from(partition);
-        let (before, behind): (Vec<&Claim>, Vec<&Claim>) =
-            self.0.iter().filter(of).partition(|claim| claim.offset <= offset);
-        let first = before.len().saturating_sub(3);
-        before[first..].iter().chain(behind.first()).copied().collect()
-    }
-}
-
 /// What happened to an event, a line each.
-pub fn tell(event: &EventKey, evidence: &Evidence, claims: &Claims, started: DateTime<Utc>) -> String {
+pub fn tell(event: &EventKey, evidence: &Evidence, started: DateTime<Utc>) -> String {
     let mut text = format!("history of {} {}\n", event.0, event.1);
     let time = |us: u64| {
         let at = started + chrono::TimeDelta::microseconds(i64::try_from(us).unwrap_or(0));
         at.format("%H:%M:%S%.6f").to_string()
     };
     // Writing to a String does not fail.
-    let sent = evidence.sent.iter().find(|s| s.expect.source == event.0 && s.expect.event_id == event.1);
+    let sent = evidence
+        .sent
+        .iter()
+        .find(|s| s.expect.source == event.0 && s.expect.event_id == event.1);
     match sent {
         None => text.push_str("  never sent\n"),
         Some(sent) => {
@@ -114,16 +70,40 @@ pub fn tell(event: &EventKey, evidence: &Evidence, claims: &Claims, started: Dat
             places.push((topic, record.partition, record.offset));
         }
     }
-    for (topic, partition, offset) in places.iter().take(2) {
-        for claim in claims.around(topic, *partition, *offset) {
+    // Who had claimed the partition when the offset was moved over the first record, and who claimed it next.
+    for (topic, partition, offset) in places.into_iter().take(1) {
+        let changes = evidence.audit.get(&(topic, partition)).map_or(&[][..], Vec::as_slice);
+        let Some(write) = write_of(changes, offset) else {
+            text.push_str("  the offset was never moved over it\n");
+            continue;
+        };
+        let claims = changes.iter().filter(|change| change.is_claim());
+        for claim in claims.filter(|claim| claim.new.1 == write.new.1 || claim.new.1 == write.new.1 + 1) {
             let _ = writeln!(
                 text,
-                "  {} {topic} partition {partition} claimed under epoch {} from offset {} ({})",
-                claim.at, claim.epoch, claim.offset, claim.log
+                "  {} claimed at offset {} under epoch {} by {} (backend {})",
+                claim.at.format("%H:%M:%S%.6f"),
+                claim.new.0,
+                claim.new.1,
+                claim.owner,
+                claim.backend
             );
         }
+        let _ = writeln!(
+            text,
+            "  {} offset moved to {} under epoch {} by backend {}, transaction {}",
+            write.at.format("%H:%M:%S%.6f"),
+            write.new.0,
+            write.new.1,
+            write.backend,
+            write.transaction
+        );
     }
-    for row in evidence.rows.iter().filter(|r| r.event.source == event.0 && r.event.event_id == event.1) {
+    for row in evidence
+        .rows
+        .iter()
+        .filter(|r| r.event.source == event.0 && r.event.event_id == event.1)
+    {
         let _ = writeln!(
             text,
             "  {} written: shard {}, as of partition {} offset {}, by transaction {}",

@@ -183,10 +183,7 @@ impl Stats {
         let number = |value: &Value| value.as_i64().unwrap_or(-1);
         list.iter()
             .map(|p| PartitionStat {
-                id: (
-                    text(&p["topic"]),
-                    i32::try_from(number(&p["partition"])).unwrap_or(-1),
-                ),
+                id: (text(&p["topic"]), i32::try_from(number(&p["partition"])).unwrap_or(-1)),
                 state: text(&p["state"]),
                 epoch: number(&p["epoch"]),
                 next_offset: number(&p["next_offset"]),

@@ -21,7 +21,11 @@ pub async fn watermarks(brokers: &str, topics: &[Topic]) -> Result<Vec<Vec<(i64,
     tokio::task::spawn_blocking(move || {
         let consumer = consumer(&brokers)?;
         let of = |topic: &Topic| -> Result<Vec<(i64, i64)>> {
-            let ask = |p| consumer.fetch_watermarks(&topic.name, p, ANSWER).map_err(anyhow::Error::from);
+            let ask = |p| {
+                consumer
+                    .fetch_watermarks(&topic.name, p, ANSWER)
+                    .map_err(anyhow::Error::from)
+            };
             (0..topic.partitions).map(ask).collect()
         };
         topics.iter().map(of).collect()

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use dev::send::{Expected, Generator, GeneratorSettings, SOURCES, SendArgs, Secrets, Webhook, sign};
+use dev::send::{Expected, Generator, GeneratorSettings, SOURCES, Secrets, SendArgs, Webhook, sign};
 use futures_util::future::join_all;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;

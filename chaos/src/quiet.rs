@@ -40,7 +40,9 @@ pub async fn check(world: &World, settings: Settings, findings: &mut Findings) -
     let (enough, told) = watch::channel(false);
     let counters = Arc::new(Counters::default());
     let sending = provider::send(settings, secrets(), pace, counters.clone(), told);
-    let sent = tokio::time::timeout(SOON, sending).await.context("a quiet system takes no webhooks")??;
+    let sent = tokio::time::timeout(SOON, sending)
+        .await
+        .context("a quiet system takes no webhooks")??;
     drop(enough);
     world.landed(&world.deployment, Instant::now() + SOON).await?;
     if let Err(error) = settle(world).await {
@@ -49,7 +51,11 @@ pub async fn check(world: &World, settings: Settings, findings: &mut Findings) -
     let (stats_after, records_after) = (stats(world).await?, records(world).await?);
     let unanswered = counters.unacknowledged.load(Relaxed);
     if unanswered > 0 {
-        findings.add("taken", None, format!("{unanswered} requests to a quiet system were not acknowledged"));
+        findings.add(
+            "taken",
+            None,
+            format!("{unanswered} requests to a quiet system were not acknowledged"),
+        );
     }
     let sum = |stats: &[Stats], of: fn(&Stats) -> i64| stats.iter().map(of).sum::<i64>();
     let produced: fn(&Stats) -> i64 = |stats| stats.handled("producer");
@@ -58,7 +64,11 @@ pub async fn check(world: &World, settings: Settings, findings: &mut Findings) -
     for (what, of) in [("produced", produced), ("wrote", written)] {
         let counted = sum(&stats_after, of) - sum(&stats_before, of);
         if counted != more {
-            findings.add(RULE, None, format!("{more} records came to Kafka, and the instances {what} {counted}"));
+            findings.add(
+                RULE,
+                None,
+                format!("{more} records came to Kafka, and the instances {what} {counted}"),
+            );
         }
     }
     Ok(sent)
@@ -87,7 +97,10 @@ async fn wrong(world: &World) -> Result<Option<String>> {
                 return Ok(Some(format!("{p:?} runs, and the shard knows nothing of it")));
             };
             if p.next_offset != truth.next_offset || p.lag != 0 || truth.owner != stats.instance() {
-                return Ok(Some(format!("{} says {p:?}, the shard says {truth:?}", stats.instance())));
+                return Ok(Some(format!(
+                    "{} says {p:?}, the shard says {truth:?}",
+                    stats.instance()
+                )));
             }
             if let Some(other) = runs.insert(p.id.clone(), stats.instance().to_owned()) {
                 return Ok(Some(format!("{:?} runs on {other} and on {}", p.id, stats.instance())));

@@ -123,7 +123,10 @@ impl Report {
             ("rows", self.rows.to_string()),
             (
                 "dead letters",
-                format!("{} of {} poison ({} on their topics)", self.dead_letters, self.poison, self.buried),
+                format!(
+                    "{} of {} poison ({} on their topics)",
+                    self.dead_letters, self.poison, self.buried
+                ),
             ),
             ("faults", format!("{} of {}", self.faults, self.faults_planned)),
             (

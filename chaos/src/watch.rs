@@ -52,9 +52,13 @@ pub async fn watch(world: Arc<World>, enough: watch::Receiver<bool>) -> Seen {
         };
         seen.samples += 1;
         for partition in said.iter().flatten().flat_map(|stats| stats.partitions()) {
-            let Some(truth) = offsets.get(&partition.id) else { continue };
+            let Some(truth) = offsets.get(&partition.id) else {
+                continue;
+            };
             if partition.next_offset > truth.next_offset || partition.epoch > truth.epoch {
-                world.complain(format!("/stats is ahead of the tables: it said {partition:?}, and they {truth:?}"));
+                world.complain(format!(
+                    "/stats is ahead of the tables: it said {partition:?}, and they {truth:?}"
+                ));
             }
         }
         for (id, now) in &offsets {
@@ -72,7 +76,9 @@ pub async fn watch(world: Arc<World>, enough: watch::Receiver<bool>) -> Seen {
                 seen.most_connections = seen.most_connections.max(connections);
                 let most = MOST_CONNECTIONS * i64::try_from(world.instances.len() + 4).unwrap_or(i64::MAX);
                 if connections > most {
-                    world.complain(format!("the product has {connections} connections to shard {index}, more than {most}"));
+                    world.complain(format!(
+                        "the product has {connections} connections to shard {index}, more than {most}"
+                    ));
                 }
             }
         }

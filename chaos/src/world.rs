@@ -12,6 +12,7 @@ use dev::proxy::Proxy;
 use dev::stack::{Options, Stack};
 use futures_util::future::try_join_all;
 
+use crate::check::audit;
 use crate::clock::{Clock, Library};
 use crate::deployment::{Deployment, Product};
 use crate::instance::Instance;
@@ -64,11 +65,16 @@ impl World {
             // A webhook takes about 3 kB in a shard's tables; a quarter of a GB is its write-ahead log.
             shard_space: Disk::is_possible().then(|| (768 << 20) + size.events * 5_000),
         };
-        let stack = Stack::start(options).await.context("brokers and shards did not start")?;
+        let stack = Stack::start(options)
+            .await
+            .context("brokers and shards did not start")?;
         let product = Product { binary, config, logs };
         let deployment = Deployment::new(&product, &stack, "chaos", size.partitions).await?;
         deployment.run(&stack, "topics", &["topics", "create"]).await?;
         deployment.run(&stack, "migrate", &["migrate"]).await?;
+        for shard in stack.shards() {
+            audit::install(shard, &deployment.name).await?;
+        }
         let library = Library::compile(dir)?;
         let instances = try_join_all((0..size.parts.instances).map(|i| {
             let (brokers, urls) = (

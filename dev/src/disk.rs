@@ -82,7 +82,10 @@ mod tests {
         let at = std::env::temp_dir().join(format!("hookmill-disk-test-{}", std::process::id()));
         let disk = Disk::mount(&at, 1 << 20).expect("it mounts");
         disk.fill().expect("filled");
-        assert!(fs::write(at.join("more"), "x".repeat(8192)).is_err(), "there is no space");
+        assert!(
+            fs::write(at.join("more"), "x".repeat(8192)).is_err(),
+            "there is no space"
+        );
         disk.free().expect("freed");
         fs::write(at.join("more"), "x".repeat(8192)).expect("there is space");
         drop(disk);

@@ -22,11 +22,19 @@ pub(super) fn check(evidence: &Evidence, sent: &SentBy<'_>, findings: &mut Findi
     let origins: HashSet<(String, i32, i64)> = evidence.buried.iter().flatten().cloned().collect();
     let nameless = evidence.buried.iter().filter(|origin| origin.is_none()).count();
     if nameless > 0 {
-        findings.add(DEAD, None, format!("{nameless} dead letters do not say where they come from"));
+        findings.add(
+            DEAD,
+            None,
+            format!("{nameless} dead letters do not say where they come from"),
+        );
     }
     for origin in &origins {
         if !due.contains_key(origin) {
-            findings.add(DEAD, None, format!("{origin:?} was dead-lettered, and nothing is wrong with it"));
+            findings.add(
+                DEAD,
+                None,
+                format!("{origin:?} was dead-lettered, and nothing is wrong with it"),
+            );
         }
     }
     for dead in &evidence.dead {
@@ -58,6 +66,10 @@ pub(super) fn check(evidence: &Evidence, sent: &SentBy<'_>, findings: &mut Findi
             Body::Event(event) => Some(key(event)),
             Body::Garbage | Body::Unknown => None,
         };
-        findings.add(DEAD, event, format!("poison that is not among the dead letters: {origin:?}"));
+        findings.add(
+            DEAD,
+            event,
+            format!("poison that is not among the dead letters: {origin:?}"),
+        );
     }
 }

@@ -100,7 +100,9 @@ fn event(value: &[u8]) -> Option<Event> {
 }
 
 fn record(message: &BorrowedMessage<'_>, kind: &'static str) -> Record {
-    let garbage = message.key().is_some_and(|key| key.starts_with(garbage::KEY.as_bytes()));
+    let garbage = message
+        .key()
+        .is_some_and(|key| key.starts_with(garbage::KEY.as_bytes()));
     let body = match message.payload().and_then(event) {
         _ if garbage => Body::Garbage,
         Some(event) => Body::Event(Box::new(event)),

@@ -121,7 +121,11 @@ pub async fn events(shard: &Shard, index: usize, database: &str) -> Result<Vec<R
 
 /// Every state of a shard, of one kind.
 pub async fn states(shard: &Shard, index: usize, database: &str, kind: &str) -> Result<Vec<State>> {
-    let dispute_id = if kind == "order" { "NULL::text AS dispute_id" } else { "dispute_id" };
+    let dispute_id = if kind == "order" {
+        "NULL::text AS dispute_id"
+    } else {
+        "dispute_id"
+    };
     let sql = format!(
         "SELECT last_event_id AS event_id, source, order_id, {dispute_id}, user_id, '' AS event_type, status, provider_status,
             amount_minor, currency, entity_version, occurred_at, kafka_partition, '\\x0000000000000000'::bytea AS digest

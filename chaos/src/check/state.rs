@@ -57,7 +57,11 @@ pub type Entity = (&'static str, String, String);
 
 /// Which entity an event is about.
 pub fn entity(kind: &'static str, event: &Event) -> Entity {
-    let id = if kind == "order" { &event.order_id } else { &event.dispute_id };
+    let id = if kind == "order" {
+        &event.order_id
+    } else {
+        &event.dispute_id
+    };
     (kind, event.source.clone(), id.clone().unwrap_or_default())
 }
 

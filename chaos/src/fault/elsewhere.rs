@@ -128,7 +128,10 @@ pub(super) async fn topic_recreated(world: &World) -> Result<()> {
 /// Half of what is taken is written; of the rest, some is deleted before anybody reads it.
 pub(super) async fn records_deleted(world: &World) -> Result<()> {
     let aside = Aside::new(world).await?;
-    let no_writers = [("HOOKMILL_SERVICES__ORDERS", "false"), ("HOOKMILL_SERVICES__DISPUTES", "false")];
+    let no_writers = [
+        ("HOOKMILL_SERVICES__ORDERS", "false"),
+        ("HOOKMILL_SERVICES__DISPUTES", "false"),
+    ];
     let writers = aside.start("writers", &[]).await?;
     // The first claim of a partition may begin anywhere; a later one may not.
     world.landed(&aside.deployment, Instant::now() + SOON).await?;
@@ -147,7 +150,9 @@ pub(super) async fn records_deleted(world: &World) -> Result<()> {
     let taker = aside.start("taker", &no_writers).await?;
     aside.send(&taker).await?;
     let (orders, brokers) = (aside.deployment.topic("order"), world.stack.brokers());
-    let marks = kafka::watermarks(&brokers, std::slice::from_ref(&orders)).await?.swap_remove(0);
+    let marks = kafka::watermarks(&brokers, std::slice::from_ref(&orders))
+        .await?
+        .swap_remove(0);
     let below: Vec<i64> = marks.iter().map(|(_, high)| high / 2).collect();
     kafka::delete_records(&brokers, &orders, &below).await?;
     writers.restart()?;

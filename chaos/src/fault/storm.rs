@@ -12,7 +12,12 @@ use crate::world::World;
 
 pub(super) async fn blow(fault: &Fault, world: &World) -> Result<()> {
     let mut rng = SmallRng::seed_from_u64(fault.amount.unsigned_abs() ^ world.number() as u64);
-    let urls: Vec<String> = world.stack.shards().iter().map(|s| s.url(&world.deployment.name)).collect();
+    let urls: Vec<String> = world
+        .stack
+        .shards()
+        .iter()
+        .map(|s| s.url(&world.deployment.name))
+        .collect();
     let until = Instant::now() + fault.hold;
     let mut guests: Vec<Instance> = Vec::new();
     while Instant::now() < until {

@@ -11,8 +11,8 @@ use nix::unistd::Uid;
 use tokio_postgres::NoTls;
 
 use super::{free_ports, local, proxy_before, until_ready};
-use crate::fetch::{Programs, UNPRIVILEGED, reachable_by_others};
 use crate::disk::Disk;
+use crate::fetch::{Programs, UNPRIVILEGED, reachable_by_others};
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
 
@@ -36,14 +36,7 @@ pub(super) async fn start(
     try_join_all(shards.map(|(i, port)| one(programs, dir, i, *port, ways, space))).await
 }
 
-async fn one(
-    programs: &Programs,
-    dir: &Path,
-    i: usize,
-    port: u16,
-    ways: usize,
-    space: Option<u64>,
-) -> Result<Shard> {
+async fn one(programs: &Programs, dir: &Path, i: usize, port: u16, ways: usize, space: Option<u64>) -> Result<Shard> {
     let user = Uid::effective().is_root().then_some(UNPRIVILEGED);
     let home = data_home(dir, user.is_some())?;
     let data = home.join(format!("shard-{i}"));
@@ -89,7 +82,11 @@ async fn one(
         "unix_socket_directories=",
         "shared_buffers=128MB",
         "max_connections=200",
-        if disk.is_some() { "max_wal_size=256MB" } else { "max_wal_size=2GB" },
+        if disk.is_some() {
+            "max_wal_size=256MB"
+        } else {
+            "max_wal_size=2GB"
+        },
         "timezone=UTC",
         "log_min_messages=warning",
     ] {
