@@ -61,6 +61,9 @@ pub struct CampaignArgs {
     /// Use this binary of the product, rather than have cargo bring it up to date.
     #[arg(long)]
     pub binary: Option<PathBuf>,
+    /// Break no more after the first thing that is found on the way.
+    #[arg(long)]
+    pub first: bool,
     /// Keep servers' data and all logs here; else they are in a temporary folder, which is removed if all was well.
     #[arg(long)]
     pub dir: Option<PathBuf>,
@@ -209,13 +212,14 @@ async fn campaign(args: &CampaignArgs, seed: u64, dir: &Path, binary: PathBuf) -
     campaign.pace.due(u64::MAX);
     campaign.all_acknowledged().await;
     campaign.report.seconds = campaign.started.elapsed().as_secs_f64();
-    let quiet = match broke_down {
-        None => quiet::check(&world, settings, &mut campaign.findings).await?,
-        Some(error) => {
-            campaign.findings.add("went on", None, format!("{error:#}"));
-            Vec::new()
-        }
+    let mut quiet = Vec::new();
+    let well = match broke_down {
+        None => quiet::check(&world, settings, &mut quiet, &mut campaign.findings).await,
+        Some(error) => Err(error),
     };
+    if let Err(error) = well {
+        campaign.findings.add("went on", None, format!("{error:#}"));
+    }
     enough.send_replace(true);
     let mut sent: Vec<Sent> = sending.await??;
     sent.extend(quiet);
@@ -263,6 +267,9 @@ impl Campaign {
             self.pace.due(due);
             tokio::time::sleep(Duration::from_millis(300)).await;
             self.round(round).await?;
+            if self.args.first && !(self.findings.broken.is_empty() && self.world.complaints().is_empty()) {
+                break;
+            }
             // The next fault meets a run in full swing, not one that is still catching up.
             let patience = Instant::now() + Duration::from_secs(60);
             while self.counters.acked.load(Relaxed) < due.saturating_sub(200) && Instant::now() < patience {
@@ -300,6 +307,13 @@ impl Campaign {
                 );
                 eprintln!("!! {what}");
                 self.findings.add("recovery", None, what);
+                for fault in round {
+                    let kind = self.report.by_kind.entry(fault.kind.name()).or_default();
+                    kind.add(within.as_secs_f64());
+                }
+                if self.args.first {
+                    return Ok(());
+                }
                 // Perhaps it only took longer; if not, there is no going on.
                 recovery::wait(&self.world, &self.counters, self.args.events, within * 4)
                     .await

@@ -10,6 +10,7 @@ mod garbage;
 mod history;
 mod instance;
 mod kafka;
+mod mutants;
 mod pace;
 mod plan;
 mod provider;
@@ -21,9 +22,10 @@ mod world;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 use campaign::CampaignArgs;
+use mutants::MutantsArgs;
 
 /// Breaks a deployment of Hookmill (instances, brokers, shards, the wires between them) while signed webhooks come, and
 /// checks every promise from outside: on Kafka, on every shard, in the dead letters, in /stats.
@@ -31,10 +33,28 @@ use campaign::CampaignArgs;
 /// Progress goes to standard error, a table and the report to standard output; the last line is JSON. Exit code 0 if
 /// every promise was kept, 1 if not or if the campaign itself failed.
 #[derive(Parser)]
-#[command(name = "chaos", version)]
+#[command(name = "chaos", version, args_conflicts_with_subcommands = true)]
 struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     campaign: CampaignArgs,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Breaks the product itself, one patch of chaos/mutants/ at a time, and has a campaign find out.
+    ///
+    /// Each patch is applied to a copy of the tree and built there. Exit code 0 if each mutant was caught; a patch that
+    /// no longer applies is an error.
+    Mutants(MutantsArgs),
+}
+
+async fn run(cli: Cli) -> anyhow::Result<bool> {
+    match cli.command {
+        Some(Command::Mutants(args)) => mutants::run(args).await,
+        None => campaign::run(cli.campaign).await,
+    }
 }
 
 fn main() -> ExitCode {
@@ -50,7 +70,7 @@ fn main() -> ExitCode {
     };
     let ended = runtime.block_on(async {
         tokio::select! {
-            result = campaign::run(cli.campaign) => result,
+            result = run(cli) => result,
             _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         }
     });
