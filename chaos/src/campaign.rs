@@ -104,6 +104,13 @@ pub async fn run(args: CampaignArgs) -> Result<bool> {
         Some(binary) => binary.canonicalize().context("--binary")?,
         None => deployment::build(root()).await?,
     };
+    let test_build = has_failpoints(&binary)?;
+    if test_build && args.binary.is_none() {
+        bail!(
+            "{} was built with failpoints, which what is shipped does not have",
+            binary.display()
+        );
+    }
     let seed = args.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let dir = args
         .dir
@@ -111,9 +118,10 @@ pub async fn run(args: CampaignArgs) -> Result<bool> {
         .unwrap_or_else(|| std::env::temp_dir().join(format!("hookmill-chaos-{seed}-{}", std::process::id())));
     std::fs::create_dir_all(&dir)?;
     eprintln!("seed {seed}, everything in {}", dir.display());
-    let (report, findings) = campaign(&args, seed, &dir, binary)
+    let (mut report, findings) = campaign(&args, seed, &dir, binary)
         .await
         .with_context(|| format!("seed {seed}"))?;
+    report.test_build = test_build;
     print!("{}", report.table(&findings));
     let line = serde_json::to_string(&report)?;
     if let Some(path) = &args.report {
@@ -126,6 +134,13 @@ pub async fn run(args: CampaignArgs) -> Result<bool> {
     }
     println!("{line}");
     Ok(report.ok)
+}
+
+/// Whether a binary is the one of the tests: the code that reads the failpoints to be set is in it.
+fn has_failpoints(binary: &Path) -> Result<bool> {
+    let code = std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
+    let name = b"FAILPOINTS";
+    Ok(code.windows(name.len()).any(|part| part == name))
 }
 
 /// A running campaign.
@@ -281,7 +296,7 @@ impl Campaign {
 
     async fn round(&mut self, round: &Round) -> Result<()> {
         for fault in round {
-            eprintln!("{:>7.1} s  {fault}", self.started.elapsed().as_secs_f64());
+            eprintln!("{:>7.1} s  {fault}", self.world.started.elapsed().as_secs_f64());
         }
         let world = self.world.clone();
         for done in join_all(round.iter().map(|fault| crate::fault::run(fault, &world))).await {

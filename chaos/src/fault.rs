@@ -187,7 +187,7 @@ async fn zombie(fault: &Fault, world: &World) -> Result<()> {
     let (me, had) = (stats.instance().to_owned(), stats.partitions());
     let had: Vec<_> = had.into_iter().filter(|p| p.state == "running").collect();
     zombie.process().freeze();
-    for _ in 0..150 {
+    for _ in 0..300 {
         tokio::time::sleep(Duration::from_millis(200)).await;
         let Ok(offsets) = world.offsets(&world.deployment).await else {
             continue;
@@ -198,7 +198,7 @@ async fn zombie(fault: &Fault, world: &World) -> Result<()> {
         }
     }
     world.complain(format!(
-        "instance {} stood still for 30 s and the others did not take its partitions",
+        "instance {} stood still for 60 s and the others did not take its partitions",
         fault.instance
     ));
     Ok(())

@@ -145,12 +145,36 @@ impl Kind {
         }
     }
 
-    /// Whether it may fall together with another one: those that watch a whole deployment change do not.
+    /// Whether it may fall together with another one: those that need all the rest to work do not.
     fn goes_with_others(self) -> bool {
         !matches!(
             self,
-            Kind::Zombie | Kind::RebalanceStorm | Kind::TopicRecreated | Kind::RecordsDeleted
+            Kind::RebalanceStorm | Kind::Migration | Kind::TopicRecreated | Kind::RecordsDeleted
         )
+    }
+
+    /// What it is done to.
+    fn victim(self) -> Victim {
+        match self {
+            Kind::KillInstance | Kind::StopInstance | Kind::FreezeInstance | Kind::Zombie | Kind::ClockJump => {
+                Victim::Instance
+            }
+            Kind::KillBroker | Kind::StopBroker | Kind::FreezeBroker => Victim::Broker,
+            Kind::KillShard
+            | Kind::StopShard
+            | Kind::ImmediateShard
+            | Kind::FreezeShard
+            | Kind::CrashBackend
+            | Kind::DiskFull
+            | Kind::NoSlots
+            | Kind::TableLock
+            | Kind::RowLocks
+            | Kind::LongTransaction
+            | Kind::Migration
+            | Kind::MissingPartition => Victim::Shard,
+            Kind::Cut | Kind::Delay | Kind::BlackHole | Kind::OneWay | Kind::HalfOpen => Victim::Wires,
+            Kind::RebalanceStorm | Kind::TopicRecreated | Kind::RecordsDeleted => Victim::None,
+        }
     }
 }
 
@@ -158,6 +182,15 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.name())
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Victim {
+    Instance,
+    Broker,
+    Shard,
+    Wires,
+    None,
 }
 
 /// A wire between two parts, with a proxy in it.
@@ -215,36 +248,39 @@ impl fmt::Display for Fault {
             ..
         } = self;
         write!(f, "{kind}")?;
-        match kind {
-            Kind::KillInstance | Kind::StopInstance | Kind::FreezeInstance | Kind::Zombie => {
-                write!(f, " instance {instance}")?;
-            }
-            Kind::ClockJump => write!(f, " instance {instance} by {amount} s")?,
-            Kind::KillBroker | Kind::StopBroker | Kind::FreezeBroker => write!(f, " broker {broker}")?,
-            Kind::KillShard
-            | Kind::StopShard
-            | Kind::ImmediateShard
-            | Kind::FreezeShard
-            | Kind::CrashBackend
-            | Kind::DiskFull
-            | Kind::NoSlots
-            | Kind::TableLock
-            | Kind::RowLocks
-            | Kind::LongTransaction
-            | Kind::Migration
-            | Kind::MissingPartition => write!(f, " shard {shard}")?,
-            Kind::Cut | Kind::Delay | Kind::BlackHole | Kind::OneWay | Kind::HalfOpen => {
+        match kind.victim() {
+            Victim::Instance => write!(f, " instance {instance}")?,
+            Victim::Broker => write!(f, " broker {broker}")?,
+            Victim::Shard => write!(f, " shard {shard}")?,
+            Victim::Wires => {
                 for wire in &self.wires {
                     write!(f, " ({wire})")?;
                 }
             }
-            Kind::RebalanceStorm | Kind::TopicRecreated | Kind::RecordsDeleted => {}
+            Victim::None => {}
+        }
+        if *kind == Kind::ClockJump {
+            write!(f, " by {amount} s")?;
         }
         if hold.is_zero() {
             Ok(())
         } else {
             write!(f, " for {:.1} s", hold.as_secs_f64())
         }
+    }
+}
+
+impl Fault {
+    /// Whether two may fall at the same time: not two on the same part, of which one could not be made, or mended.
+    fn goes_with(&self, other: &Fault) -> bool {
+        let same = match self.kind.victim() {
+            Victim::Instance => self.instance == other.instance,
+            Victim::Broker => self.broker == other.broker,
+            Victim::Shard => self.shard == other.shard,
+            Victim::Wires | Victim::None => true,
+        };
+        let both = self.kind.goes_with_others() && other.kind.goes_with_others();
+        both && !(same && self.kind.victim() == other.kind.victim())
     }
 }
 
@@ -274,9 +310,9 @@ pub fn draw(seed: u64, count: usize, kinds: &[Kind], parts: Parts) -> Vec<Round>
         let Some(kind) = deck.pop() else { break };
         let fault = fault(kind, parts, &mut rng);
         dealt += 1;
-        let joins = rng.random_ratio(1, 5) && kind.goes_with_others();
+        let joins = rng.random_ratio(1, 4);
         match rounds.last_mut().filter(|round| joins && round.len() == 1) {
-            Some(round) if round[0].kind.goes_with_others() && round[0].kind != kind => round.push(fault),
+            Some(round) if round[0].goes_with(&fault) => round.push(fault),
             _ => rounds.push(vec![fault]),
         }
     }

@@ -19,6 +19,8 @@ pub struct Report {
     pub command: String,
     /// The product's revision.
     pub revision: String,
+    /// Whether the product was built for tests, with its failpoints (none was set).
+    pub test_build: bool,
     /// When it began.
     pub started_at: String,
     /// Instances, brokers and shards.

@@ -11,3 +11,4 @@ mod scaling;
 mod shutdown;
 mod sources;
 mod supervision;
+mod wires;
