@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -24,7 +24,10 @@ struct Inner {
 
 #[derive(Clone, Debug)]
 struct Checked {
+    /// For people.
     at: DateTime<Utc>,
+    /// By a clock that nobody can set: an answer must neither get old nor stay fresh by a jump of the other.
+    when: Instant,
     problem: Option<String>,
 }
 
@@ -45,6 +48,7 @@ impl Health {
             name.to_owned(),
             Checked {
                 at: Utc::now(),
+                when: Instant::now(),
                 problem,
             },
         );
@@ -60,7 +64,7 @@ impl Health {
     pub fn readiness(&self) -> (bool, Value) {
         let draining = self.0.draining.load(Relaxed);
         let probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let good = |c: &Checked| c.problem.is_none() && (Utc::now() - c.at).to_std().unwrap_or_default() < FRESH;
+        let good = |c: &Checked| c.problem.is_none() && c.when.elapsed() < FRESH;
         let ready = !draining && probes.get("kafka").is_some_and(good);
         let status = match (draining, ready, probes.values().all(good)) {
             (true, ..) => "draining",

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use chrono::Utc;
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub struct PartitionStats {
     state: AtomicU8,
     epoch: AtomicI64,
     next_offset: AtomicI64,
-    /// When `next_offset` last moved or the state last changed, in ms since 1970.
+    /// When `next_offset` last moved or the state last changed, in ms by [`monotonic_ms`].
     moved_ms: AtomicI64,
     /// Whether something is with the writer, or on its way to the dead letters.
     waiting: AtomicBool,
@@ -41,13 +42,20 @@ pub struct PartitionStats {
     owner: Mutex<Option<String>>,
 }
 
+/// ms by a clock that nobody can set: with the wall clock, a partition that needs to be claimed again would wait for as
+/// long as that was set back.
+fn monotonic_ms() -> i64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Default for PartitionStats {
     fn default() -> Self {
         Self {
             state: AtomicU8::new(PartitionState::Revoked as u8),
             epoch: AtomicI64::new(0),
             next_offset: AtomicI64::new(0),
-            moved_ms: AtomicI64::new(Utc::now().timestamp_millis()),
+            moved_ms: AtomicI64::new(monotonic_ms()),
             waiting: AtomicBool::new(false),
             rows: AtomicU64::new(0),
             freshness_us: AtomicI64::new(0),
@@ -89,7 +97,7 @@ pub struct PartitionView {
 
 impl PartitionStats {
     fn touch(&self) {
-        self.moved_ms.store(Utc::now().timestamp_millis(), Relaxed);
+        self.moved_ms.store(monotonic_ms(), Relaxed);
     }
 
     pub(crate) fn set_state(&self, state: PartitionState) {
@@ -183,7 +191,7 @@ impl PartitionStats {
 
     /// For how long nothing has moved, in milliseconds.
     pub fn still_for_ms(&self) -> i64 {
-        Utc::now().timestamp_millis() - self.moved_ms.load(Relaxed)
+        monotonic_ms() - self.moved_ms.load(Relaxed)
     }
 }
 

@@ -78,6 +78,7 @@ pub async fn shared_stack() -> Arc<Stack> {
                 brokers: 1,
                 shards: 2,
                 dir: Some(scratch().join("stack")),
+                ..Options::default()
             };
             Arc::new(Stack::start(options).await.expect("the stack starts"))
         })
@@ -91,6 +92,7 @@ pub async fn own_stack(name: &str, brokers: usize, shards: usize) -> Arc<Stack> 
         brokers,
         shards,
         dir: Some(scratch().join(name)),
+        ..Options::default()
     };
     Arc::new(Stack::start(options).await.expect("the stack starts"))
 }

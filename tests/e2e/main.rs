@@ -12,3 +12,4 @@ mod scaling;
 mod shutdown;
 mod sources;
 mod supervision;
+mod wires;

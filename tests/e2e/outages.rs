@@ -168,6 +168,7 @@ fn a_broker() {
                 worker: 0,
                 users: 1,
                 disputes_percent: 0,
+                old_one_in: 0,
                 poison: 0,
                 count: u64::MAX,
                 seed: 1,

@@ -166,6 +166,9 @@ impl KafkaSettings {
         config
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000");
+        // A connection whose other end is gone without a word is noticed by a request that is not answered: at the
+        // default of 60 s a partition stands still for a minute.
+        config.set("socket.timeout.ms", "10000");
         config
             .set("socket.keepalive.enable", "true")
             .set("topic.metadata.refresh.interval.ms", "60000");

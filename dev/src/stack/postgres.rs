@@ -11,28 +11,41 @@ use nix::unistd::Uid;
 use tokio_postgres::NoTls;
 
 use super::{free_ports, local, proxy_before, until_ready};
+use crate::disk::Disk;
 use crate::fetch::{Programs, UNPRIVILEGED, reachable_by_others};
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
 
-/// A shard's server and the proxy before it.
+/// A shard's server and the proxies before it.
 #[derive(Debug)]
 pub struct Shard {
     process: Process,
     port: u16,
-    proxy: Proxy,
+    proxies: Vec<Proxy>,
+    disk: Option<Disk>,
 }
 
-pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Shard>> {
-    try_join_all(ports.iter().enumerate().map(|(i, port)| one(programs, dir, i, *port))).await
+pub(super) async fn start(
+    programs: &Programs,
+    dir: &Path,
+    ports: &[u16],
+    ways: usize,
+    space: Option<u64>,
+) -> Result<Vec<Shard>> {
+    let shards = ports.iter().enumerate();
+    try_join_all(shards.map(|(i, port)| one(programs, dir, i, *port, ways, space))).await
 }
 
-async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Shard> {
+async fn one(programs: &Programs, dir: &Path, i: usize, port: u16, ways: usize, space: Option<u64>) -> Result<Shard> {
     let user = Uid::effective().is_root().then_some(UNPRIVILEGED);
     let home = data_home(dir, user.is_some())?;
     let data = home.join(format!("shard-{i}"));
     let log = dir.join("logs").join(format!("shard-{i}.log"));
     let bin = programs.postgres.join("bin");
+    let disk = match space {
+        Some(bytes) => Some(Disk::mount(&data, bytes)?),
+        None => None,
+    };
     if !data.join("PG_VERSION").exists() {
         std::fs::create_dir_all(&data)?;
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
@@ -69,7 +82,11 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
         "unix_socket_directories=",
         "shared_buffers=128MB",
         "max_connections=200",
-        "max_wal_size=2GB",
+        if disk.is_some() {
+            "max_wal_size=256MB"
+        } else {
+            "max_wal_size=2GB"
+        },
         "timezone=UTC",
         "log_min_messages=warning",
     ] {
@@ -79,8 +96,16 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
     // "Fast": ends sessions and stops in good order.
     program.stop_signal = Signal::SIGINT;
     let process = Process::spawn(program)?;
-    let proxy = proxy_before(free_ports(1)?[0], port).await?;
-    let shard = Shard { process, port, proxy };
+    let mut proxies = Vec::new();
+    for outer in free_ports(ways)? {
+        proxies.push(proxy_before(outer, port).await?);
+    }
+    let shard = Shard {
+        process,
+        port,
+        proxies,
+        disk,
+    };
     shard.ready().await?;
     let exists = shard
         .query_one(
@@ -122,9 +147,19 @@ impl Shard {
         &self.process
     }
 
-    /// The proxy before it.
+    /// The first proxy before it.
     pub fn proxy(&self) -> &Proxy {
-        &self.proxy
+        self.proxy_of(0)
+    }
+
+    /// The proxy before it on one of the ways.
+    pub fn proxy_of(&self, way: usize) -> &Proxy {
+        &self.proxies[way]
+    }
+
+    /// The file system that it has for itself, if it has.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     /// The URL of one of its databases.
@@ -132,9 +167,9 @@ impl Shard {
         format!("postgres://hookmill@{}/{database}", local(self.port))
     }
 
-    /// The same by way of the proxy.
-    pub fn proxied_url(&self, database: &str) -> String {
-        format!("postgres://hookmill@{}/{database}", self.proxy.address())
+    /// The same on one of the ways with a proxy.
+    pub fn proxied_url_of(&self, way: usize, database: &str) -> String {
+        format!("postgres://hookmill@{}/{database}", self.proxy_of(way).address())
     }
 
     /// A connection for tests and set-up.
