@@ -6,6 +6,7 @@
 //! its offset, exactly once; any other answer means that nothing of it is. No answer at all means that the writer
 //! ended: claim again, the offset row knows.
 
+pub mod holdings;
 mod lane;
 
 use std::collections::VecDeque;
@@ -25,7 +26,7 @@ use crate::supervision::{Backoff, Life};
 use lane::Lane;
 
 /// One partition of one topic, as the writer must know it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId {
     /// Its topic.
     pub topic: Arc<str>,
