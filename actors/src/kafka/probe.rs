@@ -27,20 +27,35 @@ struct Complaint {
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, message, "librdkafka (probe)");
+        // A broker that hangs up at once is told of here only.
+        if facility == "FAIL" {
+            self.hear(None, message);
+        }
     }
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka (probe)");
         let code = error.rdkafka_error_code();
         // That all are down follows from what was said of each.
         if code != Some(RDKafkaErrorCode::AllBrokersDown) {
-            let reason = reason.to_owned();
-            *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Complaint { code, reason });
+            self.hear(code, reason);
         }
     }
 }
 impl ConsumerContext for Quiet {}
 
 impl Quiet {
+    /// What says more stays.
+    fn hear(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let complaint = Complaint {
+            code,
+            reason: reason.to_owned(),
+        };
+        if complaint.is_final() || !heard.as_ref().is_some_and(Complaint::is_final) {
+            *heard = Some(complaint);
+        }
+    }
+
     fn heard(&self) -> Option<Complaint> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
