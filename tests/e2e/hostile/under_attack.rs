@@ -18,7 +18,9 @@ use crate::refusals::wire::good_order;
 /// A p99 below this is no complaint: an attack that starves honest clients costs them seconds.
 const FLOOR: Duration = Duration::from_millis(250);
 /// How long each attack is watched.
-const WATCH: Duration = Duration::from_secs(4);
+const WATCH: Duration = Duration::from_secs(3);
+/// How often, as long as it seems to do harm: a machine that was busy for a moment is not for all that time.
+const LOOKS: usize = 4;
 /// Honest clients, each with a connection, and a webhook every so often.
 const HONEST: (usize, Duration) = (4, Duration::from_millis(40));
 /// What the instance may have more in memory at the worst, in MiB.
@@ -158,39 +160,39 @@ fn honest_clients_hardly_notice() {
         // Connections, caches and code are warm after a while.
         honest.watched().await;
         let (files_before, memory_before) = (files(&instance.process), memory(&instance.process));
-        let mut calm = honest.watched().await;
-        let mut seen = Vec::new();
-        let mut watch = async |what: &'static str, attack: JoinSet<()>| {
-            let p99 = honest.watched().await;
-            seen.push((what, p99, files(&instance.process), memory(&instance.process)));
+        let calm = honest.watched().await;
+        let allowed = (2 * calm).max(FLOOR);
+        println!("calm: p99 {calm:?}; {files_before} files, {memory_before} MiB");
+        let watch = async |what: &str, connections: usize, attack: JoinSet<()>| {
+            let mut p99 = Duration::MAX;
+            for _ in 0..LOOKS {
+                p99 = p99.min(honest.watched().await);
+                let (files, memory) = (files(&instance.process), memory(&instance.process));
+                println!("{what}: p99 {p99:?}; {files} files, {memory} MiB");
+                assert!(files > connections, "{what}: the attack is over already, there are {files} files");
+                assert!(files < 16384 + 1024, "{what}: {files} files");
+                assert!(memory < memory_before + MEMORY, "{what}: {memory} MiB, {memory_before} before");
+                if p99 <= allowed {
+                    break;
+                }
+            }
+            assert!(p99 <= allowed, "{what}: the slowest hundredth waited {p99:?}, in calm {calm:?}");
             drop(attack);
         };
         let slow_body = b"POST /webhooks/standard HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n";
-        watch("10,000 that say nothing", dripping(10_000, &instance, b"", b"").await).await;
-        watch("3,000 heads byte by byte", dripping(3_000, &instance, b"GET /", b"a").await).await;
+        watch("10,000 that say nothing", 10_000, dripping(10_000, &instance, b"", b"").await).await;
+        watch("3,000 heads byte by byte", 3_000, dripping(3_000, &instance, b"GET /", b"a").await).await;
         // More than may be under way at once.
-        watch("3,000 bodies byte by byte", dripping(3_000, &instance, slow_body, b"a").await).await;
-        watch("large heads", again_and_again(40, &instance, large_head)).await;
-        watch("packed bodies", again_and_again(20, &instance, packed)).await;
-        watch("garbage behind requests", again_and_again(40, &instance, garbage)).await;
-        watch("half-closed", again_and_again(200, &instance, half_closed)).await;
+        watch("3,000 bodies byte by byte", 3_000, dripping(3_000, &instance, slow_body, b"a").await).await;
+        watch("large heads", 0, again_and_again(40, &instance, large_head)).await;
+        watch("packed bodies", 0, again_and_again(20, &instance, packed)).await;
+        watch("garbage behind requests", 0, again_and_again(40, &instance, garbage)).await;
+        watch("half-closed", 0, again_and_again(200, &instance, half_closed)).await;
         until("the attackers' files are closed", Duration::from_secs(30), async || {
             files(&instance.process) <= files_before + 20
         })
         .await;
-        calm = calm.max(honest.watched().await);
         let sent = honest.finish().await;
-
-        let allowed = (2 * calm).max(FLOOR);
-        println!("calm: p99 {calm:?}; {files_before} files, {memory_before} MiB");
-        for (what, p99, files, memory) in &seen {
-            println!("{what}: p99 {p99:?}; {files} files, {memory} MiB");
-        }
-        for (what, p99, files, memory) in seen {
-            assert!(p99 <= allowed, "{what}: the slowest hundredth waited {p99:?}, in calm {calm:?}");
-            assert!(files < 16384 + 1024, "{what}: {files} files");
-            assert!(memory < memory_before + MEMORY, "{what}: {memory} MiB, {memory_before} before");
-        }
         // One body for all, so one order; but every webhook is an event of its own.
         world.landed(Duration::from_secs(60)).await;
         let landed = world.events().await.iter().filter(|e| e.event_id.starts_with("honest-")).count();
