@@ -355,7 +355,11 @@ fn well_formed(path: &Path, text: &str) -> Result<()> {
         return Ok(());
     };
     let (line, column) = error.span().map_or((1, 1), |span| locate::position(text, span.start));
-    bail!("{}, line {line}, column {column}: {}; this is no TOML", path.display(), error.message());
+    bail!(
+        "{}, line {line}, column {column}: {}; this is no TOML",
+        path.display(),
+        error.message()
+    );
 }
 
 /// What stands there is repeated only where it is no secret by its place.

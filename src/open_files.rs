@@ -44,6 +44,9 @@ mod tests {
         assert_eq!(too_few(&config, 16384 + 256 + BESIDE), None);
         let (room, advice) = too_few(&config, 1024).expect("too few");
         assert_eq!(room, 256);
-        assert!(advice.contains("ulimit -n") && advice.contains("256 connections"), "{advice}");
+        assert!(
+            advice.contains("ulimit -n") && advice.contains("256 connections"),
+            "{advice}"
+        );
     }
 }

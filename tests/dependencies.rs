@@ -16,12 +16,23 @@ fn packages() -> Vec<Value> {
     let version = String::from_utf8(rustc.stdout).expect("text");
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let metadata = Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--offline", "--format-version", "1", "--filter-platform"])
+        .args([
+            "metadata",
+            "--locked",
+            "--offline",
+            "--format-version",
+            "1",
+            "--filter-platform",
+        ])
         .arg(host.expect("a platform"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(metadata.status.success(), "{}", String::from_utf8_lossy(&metadata.stderr));
+    assert!(
+        metadata.status.success(),
+        "{}",
+        String::from_utf8_lossy(&metadata.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     metadata["packages"].as_array().expect("packages").clone()
 }
@@ -40,7 +51,12 @@ fn dependencies_come_from_where_they_should_under_licences_that_may_be() {
         .as_array()
         .expect("a list")
         .iter()
-        .map(|c| (c["crate"].as_str().expect("text"), c["expression"].as_str().expect("text")))
+        .map(|c| {
+            (
+                c["crate"].as_str().expect("text"),
+                c["expression"].as_str().expect("text"),
+            )
+        })
         .collect();
     let packages = packages();
     assert!(packages.len() > 200, "these are not all: {}", packages.len());
@@ -54,12 +70,18 @@ fn dependencies_come_from_where_they_should_under_licences_that_may_be() {
         }
         let licence = package["license"].as_str().or_else(|| clarified.get(name).copied());
         let Some(licence) = licence else {
-            wrong.push(format!("{name} names no licence: look at it, and say what it is under [[licenses.clarify]]"));
+            wrong.push(format!(
+                "{name} names no licence: look at it, and say what it is under [[licenses.clarify]]"
+            ));
             continue;
         };
         let expression = Expression::parse_mode(licence, ParseMode::LAX).expect(licence);
         let mut is_allowed = |requirement: &spdx::LicenseReq| {
-            let id = requirement.license.id().map(|id| id.name.to_owned()).unwrap_or_default();
+            let id = requirement
+                .license
+                .id()
+                .map(|id| id.name.to_owned())
+                .unwrap_or_default();
             let good = allowed.contains(&id);
             used.extend(good.then_some(id));
             good
@@ -70,5 +92,8 @@ fn dependencies_come_from_where_they_should_under_licences_that_may_be() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let unused: Vec<&String> = allowed.difference(&used).collect();
-    assert!(unused.is_empty(), "nothing is under {unused:?}: take it out of deny.toml");
+    assert!(
+        unused.is_empty(),
+        "nothing is under {unused:?}: take it out of deny.toml"
+    );
 }

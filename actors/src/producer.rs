@@ -150,7 +150,8 @@ impl Actor for Producer {
         match ThreadedProducer::from_config_and_context(&config, deliveries) {
             Ok(client) => self.client = Some(client),
             Err(error) => {
-                self.life.fail(format!("cannot create the Kafka producer: {}", told(&error)));
+                self.life
+                    .fail(format!("cannot create the Kafka producer: {}", told(&error)));
                 return ctx.stop();
             }
         }

@@ -73,8 +73,9 @@ pub(crate) async fn client(url: &str, settings: &ConnectSettings) -> Result<Clie
         ));
     // connect_timeout is that of the TCP connection; a peer that then says nothing must not hold us either.
     let connecting = tokio::time::timeout(settings.connect_timeout * 2, config.connect(connector)).await;
-    let (client, connection) =
-        connecting.map_err(|_| ShardError::connection("no answer to the connection's start"))?.map_err(advised)?;
+    let (client, connection) = connecting
+        .map_err(|_| ShardError::connection("no answer to the connection's start"))?
+        .map_err(advised)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a shard's connection ended");

@@ -63,7 +63,9 @@ pub(crate) fn advice(error: &tokio_postgres::Error) -> Option<&'static str> {
     if let Some(said) = error.as_db_error() {
         return match said.code().code() {
             "28P01" => Some("check the user and the password in the URL"),
-            "28000" => Some("the server does not take this user so: check the user, and sslmode in the URL (verify-full for TLS)"),
+            "28000" => Some(
+                "the server does not take this user so: check the user, and sslmode in the URL (verify-full for TLS)",
+            ),
             _ => None,
         };
     }

@@ -31,7 +31,10 @@ pub async fn reach(config: &Config) -> Result<(Probe, String)> {
 /// For what librdkafka refuses at once.
 pub fn not_accepted(config: &Config, error: &KafkaError) -> anyhow::Error {
     let path = config.path.display();
-    anyhow!("the Kafka properties in [kafka] of {path} are not accepted: {}", told(error))
+    anyhow!(
+        "the Kafka properties in [kafka] of {path} are not accepted: {}",
+        told(error)
+    )
 }
 
 /// Each topic with its finding.

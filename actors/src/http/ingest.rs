@@ -236,7 +236,9 @@ async fn read(
             return Err(Problem::too_large(limit));
         }
         if !share.grow_to(length) {
-            return Err(Problem::unavailable("too many large requests are under way; send it again"));
+            return Err(Problem::unavailable(
+                "too many large requests are under way; send it again",
+            ));
         }
         whole.extend_from_slice(&chunk);
     }
@@ -269,12 +271,7 @@ fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), 
     }
 }
 
-async fn take(
-    request: &HttpRequest,
-    body: &mut Body,
-    source: &Source,
-    state: &IngestState,
-) -> Result<Answer, Problem> {
+async fn take(request: &HttpRequest, body: &mut Body, source: &Source, state: &IngestState) -> Result<Answer, Problem> {
     let limit = state.settings.body_limit;
     let patience = state.settings.body_timeout;
     let mut share = state.bodies.share();

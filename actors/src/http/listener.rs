@@ -117,4 +117,3 @@ pub(super) fn serve(
     };
     Ok(builder.bind("http", listen, factory)?.run())
 }
-

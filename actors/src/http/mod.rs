@@ -70,7 +70,10 @@ impl HttpServer {
         let tls = self.settings.tls.clone().map(ListenerTls::load).transpose()?;
         let config = tls.as_ref().map(ListenerTls::server_config).transpose()?;
         let server = listener::serve(&self.settings, self.site.clone(), self.peers.clone(), config);
-        Ok((server.map_err(|error| format!("cannot listen on {listen}: {error}"))?, tls))
+        Ok((
+            server.map_err(|error| format!("cannot listen on {listen}: {error}"))?,
+            tls,
+        ))
     }
 }
 
@@ -124,7 +127,10 @@ impl HttpServer {
         let (told, at) = self.told_refused;
         if refused > told && at.is_none_or(|at| at.elapsed() > TELL_EVERY) {
             let (more, most) = (refused - told, self.settings.max_connections_per_peer);
-            warn!(more, "connections were closed at once: their peers had max_connections_per_peer = {most} already");
+            warn!(
+                more,
+                "connections were closed at once: their peers had max_connections_per_peer = {most} already"
+            );
             self.told_refused = (refused, Some(Instant::now()));
         }
     }

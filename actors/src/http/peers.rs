@@ -100,7 +100,9 @@ mod tests {
     fn a_peer_has_its_fill_until_it_lets_go() {
         let peers = Arc::new(Peers::new(2, vec!["10.0.0.0/8".parse().expect("a network")]));
         let first = peers.enter(ip("192.0.2.1")).expect("room");
-        let _second = peers.enter(ip("::ffff:192.0.2.1")).expect("the same peer, written as IPv6");
+        let _second = peers
+            .enter(ip("::ffff:192.0.2.1"))
+            .expect("the same peer, written as IPv6");
         assert!(peers.enter(ip("192.0.2.1")).is_none());
         assert_eq!((peers.open(), peers.refused()), (2, 1));
         let _other = peers.enter(ip("192.0.2.2")).expect("somebody else has room");

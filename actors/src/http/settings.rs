@@ -95,7 +95,9 @@ impl IngestSettings {
             ("deadline", self.deadline),
         ] {
             if value.is_zero() {
-                return Err(format!("ingest.{key} = 0 leaves no time: set it above 0, for example \"5s\""));
+                return Err(format!(
+                    "ingest.{key} = 0 leaves no time: set it above 0, for example \"5s\""
+                ));
             }
         }
         if self.body_memory < self.body_limit {
@@ -235,7 +237,10 @@ mod tests {
         assert_eq!(settings.validate(), Ok(()));
         for listen in ["0.0.0.0:1", "[::]:1", "192.0.2.1:1"] {
             settings.listen = listen.parse().expect("an address");
-            assert!(settings.validate().is_err_and(|e| e.contains("admin.token")), "{listen}");
+            assert!(
+                settings.validate().is_err_and(|e| e.contains("admin.token")),
+                "{listen}"
+            );
         }
         for listen in ["127.0.0.2:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
             settings.listen = listen.parse().expect("an address");

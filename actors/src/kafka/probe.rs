@@ -118,9 +118,7 @@ impl Probe {
             hear(&client);
             answer
         });
-        asking
-            .await
-            .map_err(|_| ProbeError::Interrupted)?
+        asking.await.map_err(|_| ProbeError::Interrupted)?
     }
 
     /// The watermarks of one partition.

@@ -330,10 +330,17 @@ mod tests {
     fn a_misspelt_property_is_told_without_its_value() {
         let mut settings = KafkaSettings::default();
         settings.properties.insert("sasl.pasword".into(), "hunter2".into());
-        let error = settings.client().create_native_config().err().expect("no such property");
+        let error = settings
+            .client()
+            .create_native_config()
+            .err()
+            .expect("no such property");
         assert!(error.to_string().contains("hunter2"), "the library repeats it");
         let message = super::super::told(&error);
-        assert!(message.contains("sasl.pasword") && !message.contains("hunter2"), "{message}");
+        assert!(
+            message.contains("sasl.pasword") && !message.contains("hunter2"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -103,9 +103,15 @@ async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
     let secure_port = secure.map(|_| free_ports(1)).transpose()?.map(|ports| ports[0]);
     // The name, so that the certificate's is checked against more than an address.
     let (listens, advertised) = secure_port.map_or_else(Default::default, |port| {
-        (format!(",SECURE://127.0.0.1:{port}"), format!(",SECURE://localhost:{port}"))
+        (
+            format!(",SECURE://127.0.0.1:{port}"),
+            format!(",SECURE://localhost:{port}"),
+        )
     });
-    let securely = secure.map(|secure| secure.of_broker(dir)).transpose()?.unwrap_or_default();
+    let securely = secure
+        .map(|secure| secure.of_broker(dir))
+        .transpose()?
+        .unwrap_or_default();
     let data = dir.join(format!("kafka-{i}"));
     let proxy_port = free_ports(1)?[0];
     let config = dir.join(format!("kafka-{i}.properties"));

@@ -46,9 +46,7 @@ listener.name.secure.scram-sha-512.sasl.jaas.config={security}.scram.ScramLoginM
     /// Who may come to a shard: this user by TLS and password only, all others as before.
     pub(super) fn hba(&self) -> String {
         let user = &self.user;
-        format!(
-            "hostssl all {user} all scram-sha-256\nhost all {user} all reject\nhost all all 127.0.0.1/32 trust\n"
-        )
+        format!("hostssl all {user} all scram-sha-256\nhost all {user} all reject\nhost all all 127.0.0.1/32 trust\n")
     }
 
     /// Makes the user on a shard, where it is not there yet.

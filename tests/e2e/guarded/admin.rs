@@ -26,7 +26,9 @@ fn off_loopback_only_health_is_open() {
         };
         until("ready without a token", Duration::from_secs(60), async || {
             assert!(instance.process.is_running(), "{}", instance.process.obituary());
-            get("/health/ready", None).await.is_some_and(|(status, _)| status == 200)
+            get("/health/ready", None)
+                .await
+                .is_some_and(|(status, _)| status == 200)
         })
         .await;
         let (status, _) = get("/health/live", None).await.expect("an answer");
@@ -43,11 +45,25 @@ fn off_loopback_only_health_is_open() {
             Some(longer.as_bytes()),
             Some(b"Bearer \xff\xfe"),
         ];
-        for path in ["/stats", "/metrics", "/", "/nothing", "/stats/", "//stats", "/health/../stats"] {
+        for path in [
+            "/stats",
+            "/metrics",
+            "/",
+            "/nothing",
+            "/stats/",
+            "//stats",
+            "/health/../stats",
+        ] {
             for given in wrong {
                 let (status, body) = get(path, given).await.expect("an answer");
-                assert!(status == 401 || (status == 404 && path == "/nothing"), "{path} {given:?}: {status}");
-                assert!(!body.contains("shard_writer") && !body.contains(TOKEN), "{path}: {body}");
+                assert!(
+                    status == 401 || (status == 404 && path == "/nothing"),
+                    "{path} {given:?}: {status}"
+                );
+                assert!(
+                    !body.contains("shard_writer") && !body.contains(TOKEN),
+                    "{path}: {body}"
+                );
             }
         }
         for path in ["/stats", "/metrics", "/"] {

@@ -32,7 +32,11 @@ async fn post(client: &reqwest::Client, url: &str) -> Result<u16, String> {
     for (name, value) in signed("standard", body.as_bytes(), "msg_tls", Utc::now()) {
         request = request.header(name, value);
     }
-    let answer = request.header("content-type", "application/json").body(body).send().await;
+    let answer = request
+        .header("content-type", "application/json")
+        .body(body)
+        .send()
+        .await;
     answer
         .map(|answer| answer.status().as_u16())
         .map_err(|error| format!("{error:?}"))
@@ -73,7 +77,11 @@ async fn ready(instance: &Instance, client: &reqwest::Client) {
     let url = format!("{}/health/ready", by_name(&instance.admin));
     until("ready by TLS", Duration::from_secs(60), async || {
         assert!(instance.process.is_running(), "{}", instance.process.obituary());
-        client.get(&url).send().await.is_ok_and(|answer| answer.status().is_success())
+        client
+            .get(&url)
+            .send()
+            .await
+            .is_ok_and(|answer| answer.status().is_success())
     })
     .await;
 }
@@ -83,7 +91,10 @@ fn certificates_are_shown_replaced_and_kept() {
     light(async {
         let world = World::new(&shared_stack().await, "tls_listeners").await;
         let dir = folder(&world);
-        let (old, new) = (Authority::new("old").expect("made"), Authority::new("new").expect("made"));
+        let (old, new) = (
+            Authority::new("old").expect("made"),
+            Authority::new("new").expect("made"),
+        );
         let shown = old.issue(&dir, "shown", &["localhost"]).expect("issued");
         let world = with_tls(world, &shown);
         let instance = world.spawn("only", &[]);
@@ -98,7 +109,9 @@ fn certificates_are_shown_replaced_and_kept() {
         // Who trusts somebody else, asks for another name, or does not speak TLS, gets nothing; and alarms nobody.
         let stranger = post(&by_new, &url).await.expect_err("another authority");
         assert!(stranger.contains("UnknownIssuer"), "{stranger}");
-        let elsewhere = post(&by_old, &url.replace("localhost", "127.0.0.1")).await.expect_err("another name");
+        let elsewhere = post(&by_old, &url.replace("localhost", "127.0.0.1"))
+            .await
+            .expect_err("another name");
         assert!(elsewhere.contains("NotValidForName"), "{elsewhere}");
         post(&reqwest::Client::new(), &instance.url).await.expect_err("no TLS");
 
@@ -123,7 +136,10 @@ fn certificates_are_shown_replaced_and_kept() {
 
         // The right key: from now on the new one is shown, to new connections.
         replace(&next, &shown);
-        until("the new certificate is shown", SOON, async || post(&by_new, &url).await == Ok(202)).await;
+        until("the new certificate is shown", SOON, async || {
+            post(&by_new, &url).await == Ok(202)
+        })
+        .await;
         // (A client that knows the server from before resumes its session, and is shown nothing.)
         let stranger = post(&client(&old), &url).await;
         stranger.expect_err("the old authority did not sign this one");
@@ -174,7 +190,11 @@ fn a_pair_that_cannot_be_used_refuses_the_start_and_check_tells_the_end() {
         for (name, pair, says) in [
             ("missing", missing, ["ingest.tls", "missing.crt", "PEM file"]),
             ("empty", empty, ["ingest.tls", "empty.crt", "PEM file"]),
-            ("other_key", of_another, ["ingest.tls", "two.key", "belongs to the certificate"]),
+            (
+                "other_key",
+                of_another,
+                ["ingest.tls", "two.key", "belongs to the certificate"],
+            ),
             ("no_key", no_key, ["ingest.tls", "one.crt", "PEM file"]),
         ] {
             let (code, said) = with_tls(world.clone(), &pair).run(name, &["serve"], &[]).await;

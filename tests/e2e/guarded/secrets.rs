@@ -96,15 +96,38 @@ async fn webhooks(instance: &Instance, heard: &mut Heard) {
     let cookie = format!("session={COOKIE}");
     let basic = format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(BASIC));
     let tokened = [("x-api-key", TOKEN), ("webhook-id", "m1"), ("cookie", &cookie)];
-    let with_password = [("authorization", basic.as_str()), ("webhook-id", "m2"), ("x-kept", MARK)];
-    assert_eq!(post(instance, heard, "/webhooks/tokened", &tokened, &strange).await, 202);
-    assert_eq!(post(instance, heard, "/webhooks/basic", &with_password, &strange).await, 202);
-    assert_eq!(post(instance, heard, "/webhooks/tokened", &tokened, &good_order()).await, 202);
+    let with_password = [
+        ("authorization", basic.as_str()),
+        ("webhook-id", "m2"),
+        ("x-kept", MARK),
+    ];
+    assert_eq!(
+        post(instance, heard, "/webhooks/tokened", &tokened, &strange).await,
+        202
+    );
+    assert_eq!(
+        post(instance, heard, "/webhooks/basic", &with_password, &strange).await,
+        202
+    );
+    assert_eq!(
+        post(instance, heard, "/webhooks/tokened", &tokened, &good_order()).await,
+        202
+    );
     for (path, headers, body, status) in [
         ("/webhooks/tokened", vec![("x-api-key", "wrong")], good_order(), 401),
-        ("/webhooks/basic", vec![("authorization", "Basic d3Jvbmc=")], good_order(), 401),
+        (
+            "/webhooks/basic",
+            vec![("authorization", "Basic d3Jvbmc=")],
+            good_order(),
+            401,
+        ),
         ("/webhooks/tokened", tokened.to_vec(), "{".to_owned(), 400),
-        ("/webhooks/basic", with_password.to_vec(), good_order().replace("u1", ""), 422),
+        (
+            "/webhooks/basic",
+            with_password.to_vec(),
+            good_order().replace("u1", ""),
+            422,
+        ),
         ("/webhooks/nobody", tokened.to_vec(), good_order(), 404),
     ] {
         assert_eq!(post(instance, heard, path, &headers, &body).await, status, "{path}");
@@ -138,9 +161,19 @@ async fn commands(world: &World, heard: &mut Heard, body: &Path) {
         vec!["parked", "list", "--output", "json"],
         vec!["parked", "replay", "--all", "--dry-run"],
         vec!["sources", "test", "tokened", "--body", body],
-        vec!["sources", "test", "basic", "--body", body, "-H", "authorization: Basic wrong"],
+        vec![
+            "sources",
+            "test",
+            "basic",
+            "--body",
+            body,
+            "-H",
+            "authorization: Basic wrong",
+        ],
     ];
-    for name in ["stripe", "shopify", "square", "razorpay", "standard", "tokened", "basic"] {
+    for name in [
+        "stripe", "shopify", "square", "razorpay", "standard", "tokened", "basic",
+    ] {
         runs.push(vec!["sources", "show", name]);
         runs.push(vec!["sources", "show", name, "--output", "json"]);
     }
@@ -151,7 +184,12 @@ async fn commands(world: &World, heard: &mut Heard, body: &Path) {
     let (_, list) = world.run("list", &["parked", "list", "--output", "json"], &[]).await;
     let list = list.lines().last().unwrap_or_default().to_owned();
     let parked: serde_json::Value = serde_json::from_str(&list).expect("JSON");
-    let ids: Vec<&str> = parked.as_array().expect("a list").iter().filter_map(|p| p["id"].as_str()).collect();
+    let ids: Vec<&str> = parked
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|p| p["id"].as_str())
+        .collect();
     assert_eq!(ids.len(), 2, "{list}");
     for id in ids {
         let (_, said) = world.run("show", &["parked", "show", id], &[]).await;
@@ -165,16 +203,52 @@ async fn refused_starts(world: &World, heard: &mut Heard) {
     let token_file = "secrets = [\"file:";
     let edits = [
         // The line with the mistake holds the secret.
-        ("unclosed", "[kafka.properties]", format!("[kafka.properties]\n\"sasl.password\" = \"{SASL}")),
-        ("misspelt", "[kafka.properties]", format!("[kafka.properties]\n\"sasl.pasword\" = \"{SASL}\"")),
-        ("typed", "[kafka.properties]", format!("[kafka.properties]\n\"ssl.key.password\" = [\"{KEY}\"]")),
+        (
+            "unclosed",
+            "[kafka.properties]",
+            format!("[kafka.properties]\n\"sasl.password\" = \"{SASL}"),
+        ),
+        (
+            "misspelt",
+            "[kafka.properties]",
+            format!("[kafka.properties]\n\"sasl.pasword\" = \"{SASL}\""),
+        ),
+        (
+            "typed",
+            "[kafka.properties]",
+            format!("[kafka.properties]\n\"ssl.key.password\" = [\"{KEY}\"]"),
+        ),
         ("literal", token_file, format!("secrets = [\"{TOKEN}\", \"file:")),
-        ("no_list", "secrets = [\"env:HOOKMILL_SECRET_STRIPE\"]", format!("secrets = \"{TOKEN}\"")),
-        ("table", "secrets = [\"env:HOOKMILL_SECRET_STRIPE\"]", format!("secrets = [{{ form = \"{TOKEN}\" }}]")),
-        ("admin", "token = \"env:HOOKMILL_ADMIN_TOKEN\"", format!("token = \"{ADMIN}\"")),
-        ("admin_typed", "token = \"env:HOOKMILL_ADMIN_TOKEN\"", format!("token = [\"{ADMIN}\"]")),
-        ("urls", "shard_urls = [\"env:HOOKMILL_SHARD_URLS\"]", format!("shard_urls = {{ a = \"{SHARD}\" }}")),
-        ("url", "shard_urls = [\"env:HOOKMILL_SHARD_URLS\"]", format!("shard_urls = [\"mysql://x:{SHARD}@h/y\"]")),
+        (
+            "no_list",
+            "secrets = [\"env:HOOKMILL_SECRET_STRIPE\"]",
+            format!("secrets = \"{TOKEN}\""),
+        ),
+        (
+            "table",
+            "secrets = [\"env:HOOKMILL_SECRET_STRIPE\"]",
+            format!("secrets = [{{ form = \"{TOKEN}\" }}]"),
+        ),
+        (
+            "admin",
+            "token = \"env:HOOKMILL_ADMIN_TOKEN\"",
+            format!("token = \"{ADMIN}\""),
+        ),
+        (
+            "admin_typed",
+            "token = \"env:HOOKMILL_ADMIN_TOKEN\"",
+            format!("token = [\"{ADMIN}\"]"),
+        ),
+        (
+            "urls",
+            "shard_urls = [\"env:HOOKMILL_SHARD_URLS\"]",
+            format!("shard_urls = {{ a = \"{SHARD}\" }}"),
+        ),
+        (
+            "url",
+            "shard_urls = [\"env:HOOKMILL_SHARD_URLS\"]",
+            format!("shard_urls = [\"mysql://x:{SHARD}@h/y\"]"),
+        ),
         (
             "url_port",
             "shard_urls = [\"env:HOOKMILL_SHARD_URLS\"]",
@@ -202,7 +276,10 @@ async fn refused_starts(world: &World, heard: &mut Heard) {
         ("HOOKMILL_ADMIN__TOKEN", format!("[{ADMIN}]")),
         ("HOOKMILL_KAFKA__PROPERTIES__SASL_PASWORD", SASL.to_owned()),
         ("HOOKMILL_KAFKA__PROPERTIES__SASL_PASSWORD", format!("[\"{SASL}\"]")),
-        ("HOOKMILL_POSTGRES__SHARD_URLS", format!("postgres://x:{SHARD}@127.0.0.1:1/y")),
+        (
+            "HOOKMILL_POSTGRES__SHARD_URLS",
+            format!("postgres://x:{SHARD}@127.0.0.1:1/y"),
+        ),
         ("PLANTED_BASIC", "planted-basic-2e6b".to_owned()),
     ];
     for (name, value) in bad_variables {
@@ -228,8 +305,17 @@ async fn records_and_rows(world: &World, heard: &mut Heard) {
     }
     for shard in world.stack.shards() {
         let client = shard.connect(&world.name).await.expect("a shard");
-        for table in ["orders", "order_events", "dead_letters", "consumer_offsets", "shard_identity"] {
-            let rows = client.query(&format!("SELECT t::text FROM {table} t"), &[]).await.expect("rows");
+        for table in [
+            "orders",
+            "order_events",
+            "dead_letters",
+            "consumer_offsets",
+            "shard_identity",
+        ] {
+            let rows = client
+                .query(&format!("SELECT t::text FROM {table} t"), &[])
+                .await
+                .expect("rows");
             for row in rows {
                 heard.add(table, row.get::<_, String>(0));
             }
@@ -249,7 +335,9 @@ fn no_secret_is_said_anywhere() {
         let with_password = |url: &String| url.replace("hookmill@", &format!("hookmill:{SHARD}@"));
         let mut world = world
             .configured(|text| {
-                let kafka = format!("[kafka.properties]\n\"sasl.password\" = \"env:PLANTED_SASL\"\n\"ssl.key.password\" = \"{KEY}\"");
+                let kafka = format!(
+                    "[kafka.properties]\n\"sasl.password\" = \"env:PLANTED_SASL\"\n\"ssl.key.password\" = \"{KEY}\""
+                );
                 text.replacen("[kafka.properties]", &kafka, 1) + &more_sources(&token_file)
             })
             .set("PLANTED_SASL", SASL)
@@ -279,8 +367,19 @@ fn no_secret_is_said_anywhere() {
         instance.stop().await;
         heard.add("the log", instance.log());
 
-        for word in [MARK, "env:PLANTED_BASIC", "the basic one", "dlq.", "shard_writer.0.0", "webhook-id", "x-kept"] {
-            assert!(heard.has(word), "{word} should be found: the search looks into the wrong places");
+        for word in [
+            MARK,
+            "env:PLANTED_BASIC",
+            "the basic one",
+            "dlq.",
+            "shard_writer.0.0",
+            "webhook-id",
+            "x-kept",
+        ] {
+            assert!(
+                heard.has(word),
+                "{word} should be found: the search looks into the wrong places"
+            );
         }
         assert!(heard.has("DEBUG"), "the log is at the level debug");
         heard.holds_no_secret();

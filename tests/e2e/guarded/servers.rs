@@ -65,7 +65,10 @@ impl Guarded {
             ("HOOKMILL_KAFKA__PROPERTIES__SECURITY_PROTOCOL", "sasl_ssl".to_owned()),
             ("HOOKMILL_KAFKA__PROPERTIES__SASL_MECHANISM", mechanism.to_owned()),
             ("HOOKMILL_KAFKA__PROPERTIES__SASL_USERNAME", USER.to_owned()),
-            ("HOOKMILL_KAFKA__PROPERTIES__SASL_PASSWORD", "env:MILL_PASSWORD".to_owned()),
+            (
+                "HOOKMILL_KAFKA__PROPERTIES__SASL_PASSWORD",
+                "env:MILL_PASSWORD".to_owned(),
+            ),
             ("MILL_PASSWORD", PASSWORD.to_owned()),
             (
                 "HOOKMILL_KAFKA__PROPERTIES__SSL_CA_LOCATION",
@@ -115,8 +118,16 @@ fn what_is_right_carries_webhooks_and_what_is_wrong_says_what_to_do() {
         is_refused(
             &world,
             "kafka_other_name",
-            &replaced(&right, "HOOKMILL_KAFKA__BROKERS", guarded.stack.secure_brokers("127.0.0.1")),
-            &["kafka.brokers", "certificate verify failed", "names each host as its certificate does"],
+            &replaced(
+                &right,
+                "HOOKMILL_KAFKA__BROKERS",
+                guarded.stack.secure_brokers("127.0.0.1"),
+            ),
+            &[
+                "kafka.brokers",
+                "certificate verify failed",
+                "names each host as its certificate does",
+            ],
         )
         .await;
         for mechanism in ["SCRAM-SHA-512", "PLAIN"] {
@@ -165,7 +176,11 @@ fn what_is_right_carries_webhooks_and_what_is_wrong_says_what_to_do() {
             (
                 "shard_other_password",
                 guarded.shard(&world, "wrong-horse", "localhost", &verified),
-                ["shard 0", "password authentication failed", "check the user and the password"],
+                [
+                    "shard 0",
+                    "password authentication failed",
+                    "check the user and the password",
+                ],
             ),
             (
                 "shard_no_tls",
@@ -174,7 +189,12 @@ fn what_is_right_carries_webhooks_and_what_is_wrong_says_what_to_do() {
             ),
             (
                 "shard_no_file",
-                guarded.shard(&world, PASSWORD, "localhost", "sslmode=verify-full&sslrootcert=/no/such/file"),
+                guarded.shard(
+                    &world,
+                    PASSWORD,
+                    "localhost",
+                    "sslmode=verify-full&sslrootcert=/no/such/file",
+                ),
                 ["shard 0", "/no/such/file", "cannot be used"],
             ),
         ] {

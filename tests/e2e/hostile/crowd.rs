@@ -42,27 +42,40 @@ pub async fn crowd(n: usize, instance: &Instance, bytes: &[u8]) -> Vec<TcpStream
 /// This process needs a file for each connection, too.
 pub fn allow_files(n: u64) {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    assert!(hard >= n, "this needs {n} open files and the system allows {hard}: raise the limit (ulimit -Hn)");
+    assert!(
+        hard >= n,
+        "this needs {n} open files and the system allows {hard}: raise the limit (ulimit -Hn)"
+    );
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("raised");
 }
 
 /// Open files of a process.
 pub fn files(process: &Process) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", process.pid())).expect("it runs").count()
+    std::fs::read_dir(format!("/proc/{}/fd", process.pid()))
+        .expect("it runs")
+        .count()
 }
 
 /// Resident memory of a process, in MiB.
 pub fn memory(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).expect("it runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
-    let kib: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number");
+    let kib: u64 = line
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
     kib / 1024
 }
 
 /// A whole request that is as it should be, with this id.
 pub fn good_request(id: &str) -> Vec<u8> {
     let body = good_order();
-    let head = head("POST", "/webhooks/standard", &signed("standard", body.as_bytes(), id, Utc::now()));
+    let head = head(
+        "POST",
+        "/webhooks/standard",
+        &signed("standard", body.as_bytes(), id, Utc::now()),
+    );
     format!("{head}content-length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 

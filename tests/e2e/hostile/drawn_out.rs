@@ -97,7 +97,10 @@ fn slow_clients_are_let_go() {
         });
         let unread = async {
             let took = never_reads(&instance).await;
-            assert!(took < longest + Duration::from_secs(8), "answers that are not read: {took:?}");
+            assert!(
+                took < longest + Duration::from_secs(8),
+                "answers that are not read: {took:?}"
+            );
         };
         // The operators' listener has no use for bodies, and five seconds for everything.
         let admin = async {
@@ -105,7 +108,10 @@ fn slow_clients_are_let_go() {
             let request = "GET /health/live HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n";
             stream.write_all(request.as_bytes()).await.expect("sent");
             let took = drips(stream, b"1\r\na\r\n", pause).await;
-            assert!(took < Duration::from_secs(20), "a body for the operators' listener: {took:?}");
+            assert!(
+                took < Duration::from_secs(20),
+                "a body for the operators' listener: {took:?}"
+            );
         };
         tokio::join!(futures_util::future::join_all(waits), unread, admin);
         until("all files are closed", Duration::from_secs(10), async || {
@@ -123,7 +129,10 @@ fn slow_clients_are_let_go() {
             stream.shutdown().await.expect("half closed");
             let answer = read_to_end(&mut stream, Duration::from_secs(3)).await;
             let answer = answer.unwrap_or_else(|| panic!("{part:?} stays open"));
-            assert!(statuses(&answer).iter().all(|status| *status >= 400), "{part:?}: {answer}");
+            assert!(
+                statuses(&answer).iter().all(|status| *status >= 400),
+                "{part:?}: {answer}"
+            );
         }
         instance.stop().await;
     });
@@ -132,13 +141,18 @@ fn slow_clients_are_let_go() {
 #[test]
 fn large_heads_and_packed_bodies() {
     light(async {
-        let instance = World::new(&shared_stack().await, "large_heads").await.start("only").await;
+        let instance = World::new(&shared_stack().await, "large_heads")
+            .await
+            .start("only")
+            .await;
         let begin = "POST /webhooks/standard HTTP/1.1\r\nhost: h\r\n";
         let lines = |n: usize, value: &str| (0..n).map(|i| format!("x-{i}: {value}\r\n")).collect::<String>();
         // Fits, with room; one line too many; one line that is all too long; a path likewise.
         let fits = format!("{begin}{}content-length: 0\r\n\r\n", lines(80, &"v".repeat(100)));
         let mut stream = opened(&instance, fits.as_bytes()).await;
-        let answer = read_to_end(&mut stream, Duration::from_secs(15)).await.expect("closed when idle");
+        let answer = read_to_end(&mut stream, Duration::from_secs(15))
+            .await
+            .expect("closed when idle");
         assert_eq!(statuses(&answer), [401], "{answer}");
         for (what, head) in [
             ("many lines", format!("{begin}{}\r\n", lines(120, "v"))),
@@ -177,7 +191,11 @@ fn large_heads_and_packed_bodies() {
             assert_eq!(problem["type"], "urn:hookmill:problem:unsupported-content-encoding");
         }
         let answer = instance.post("/webhooks/standard", &headers, &bomb).await;
-        assert_eq!(answer.status().as_u16(), 400, "a signed bomb that does not say that it is packed");
+        assert_eq!(
+            answer.status().as_u16(),
+            400,
+            "a signed bomb that does not say that it is packed"
+        );
         let grown = super::crowd::memory(&instance.process).saturating_sub(memory);
         assert!(grown < 50, "nothing is unpacked, and {grown} MiB more are used");
         instance.stop().await;
@@ -205,14 +223,24 @@ fn one_peer_has_its_fill() {
         }
         assert_eq!((taken.len(), refused), (20, 10));
         // Somebody else does not notice, and the operator does.
-        let answer = instance.client.get(format!("{}/nobody", instance.url)).send().await.expect("an answer");
+        let answer = instance
+            .client
+            .get(format!("{}/nobody", instance.url))
+            .send()
+            .await
+            .expect("an answer");
         assert_eq!(answer.status().as_u16(), 404);
         until("it is shown", Duration::from_secs(5), async || {
             let shown = instance.actor(&["ingest"]).await;
             shown["connections_refused"] == 10 && shown["connections"].as_u64() >= Some(20)
         })
         .await;
-        assert_eq!(instance.log().matches("max_connections_per_peer").count(), 1, "{}", instance.log());
+        assert_eq!(
+            instance.log().matches("max_connections_per_peer").count(),
+            1,
+            "{}",
+            instance.log()
+        );
         drop(taken);
         until("there is room again", Duration::from_secs(10), async || {
             let mut stream = connect(0, address(&instance.url)).await.expect("the kernel takes it");

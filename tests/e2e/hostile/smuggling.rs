@@ -87,7 +87,10 @@ fn two_ways_to_read_it_are_one_way_to_be_refused() {
         for (i, case) in cases.iter().enumerate() {
             let shown = String::from_utf8_lossy(case).into_owned();
             let mut stream = connect(0, to).await.expect("it listens");
-            stream.write_all(&[case.as_slice(), &hidden].concat()).await.expect("sent");
+            stream
+                .write_all(&[case.as_slice(), &hidden].concat())
+                .await
+                .expect("sent");
             let answers = read_to_end(&mut stream, Duration::from_secs(8)).await;
             let answers = answers.unwrap_or_else(|| panic!("{i}: stays open after {shown:?}"));
             let all = statuses(&answers);
@@ -100,7 +103,9 @@ fn two_ways_to_read_it_are_one_way_to_be_refused() {
         let mut stream = connect(0, to).await.expect("it listens");
         let two = [good_request("first"), good_request("second")].concat();
         stream.write_all(&two).await.expect("sent");
-        let answers = read_to_end(&mut stream, Duration::from_secs(20)).await.expect("closed when idle");
+        let answers = read_to_end(&mut stream, Duration::from_secs(20))
+            .await
+            .expect("closed when idle");
         assert_eq!(statuses(&answers), [202, 202], "{answers}");
         world.landed(Duration::from_secs(60)).await;
         let ids: Vec<String> = world.events().await.into_iter().map(|e| e.event_id).collect();

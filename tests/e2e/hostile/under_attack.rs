@@ -38,7 +38,11 @@ impl Honest {
         let (times, stop) = (Arc::new(Mutex::new(Vec::new())), Arc::new(AtomicBool::new(false)));
         let mut tasks = JoinSet::new();
         for client in 0..HONEST.0 {
-            let (times, stop, url) = (times.clone(), stop.clone(), format!("{}/webhooks/standard", instance.url));
+            let (times, stop, url) = (
+                times.clone(),
+                stop.clone(),
+                format!("{}/webhooks/standard", instance.url),
+            );
             tasks.spawn(async move {
                 let http = reqwest::Client::new();
                 for i in 0.. {
@@ -47,7 +51,9 @@ impl Honest {
                     }
                     let body = good_order();
                     let mut request = http.post(&url).header("content-type", "application/json");
-                    for (name, value) in signed("standard", body.as_bytes(), &format!("honest-{client}-{i}"), Utc::now()) {
+                    for (name, value) in
+                        signed("standard", body.as_bytes(), &format!("honest-{client}-{i}"), Utc::now())
+                    {
                         request = request.header(name, value);
                     }
                     let begun = Instant::now();
@@ -66,8 +72,16 @@ impl Honest {
         let begun = Instant::now();
         tokio::time::sleep(WATCH).await;
         let times = self.times.lock().expect("not poisoned");
-        let mut times: Vec<Duration> = times.iter().filter(|(at, _)| *at > begun).map(|(_, took)| *took).collect();
-        assert!(times.len() > 50, "honest clients hardly got through: {} webhooks", times.len());
+        let mut times: Vec<Duration> = times
+            .iter()
+            .filter(|(at, _)| *at > begun)
+            .map(|(_, took)| *took)
+            .collect();
+        assert!(
+            times.len() > 50,
+            "honest clients hardly got through: {} webhooks",
+            times.len()
+        );
         times.sort_unstable();
         times[times.len() * 99 / 100]
     }
@@ -99,7 +113,11 @@ async fn dripping(n: usize, instance: &Instance, first: &[u8], drip: &'static [u
 
 /// Clients who open a connection, do `what` over it, and begin again; each pauses in between, so that it is what they send
 /// that counts, and not how fast this machine makes connections.
-fn again_and_again<F>(n: usize, instance: &Instance, what: impl Fn(TcpStream) -> F + Clone + Send + 'static) -> JoinSet<()>
+fn again_and_again<F>(
+    n: usize,
+    instance: &Instance,
+    what: impl Fn(TcpStream) -> F + Clone + Send + 'static,
+) -> JoinSet<()>
 where
     F: Future<Output = ()> + Send,
 {
@@ -128,19 +146,25 @@ async fn garbage(mut stream: TcpStream) {
 }
 
 async fn large_head(mut stream: TcpStream) {
-    let head = format!("POST /webhooks/standard HTTP/1.1\r\nhost: h\r\n{}", "x-flood: 0123456789\r\n".repeat(6000));
+    let head = format!(
+        "POST /webhooks/standard HTTP/1.1\r\nhost: h\r\n{}",
+        "x-flood: 0123456789\r\n".repeat(6000)
+    );
     let _ = stream.write_all(head.as_bytes()).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 async fn packed(mut stream: TcpStream) {
-    let head = "POST /webhooks/standard HTTP/1.1\r\nhost: h\r\ncontent-encoding: gzip\r\ncontent-length: 500000\r\n\r\n";
+    let head =
+        "POST /webhooks/standard HTTP/1.1\r\nhost: h\r\ncontent-encoding: gzip\r\ncontent-length: 500000\r\n\r\n";
     let _ = stream.write_all(head.as_bytes()).await;
     let _ = stream.write_all(&vec![0x1f; 500_000]).await;
 }
 
 async fn half_closed(mut stream: TcpStream) {
-    let _ = stream.write_all(b"POST /webhooks/standard HTTP/1.1\r\nhost: h\r\n").await;
+    let _ = stream
+        .write_all(b"POST /webhooks/standard HTTP/1.1\r\nhost: h\r\n")
+        .await;
     let _ = stream.shutdown().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
@@ -169,21 +193,45 @@ fn honest_clients_hardly_notice() {
                 p99 = p99.min(honest.watched().await);
                 let (files, memory) = (files(&instance.process), memory(&instance.process));
                 println!("{what}: p99 {p99:?}; {files} files, {memory} MiB");
-                assert!(files > connections, "{what}: the attack is over already, there are {files} files");
+                assert!(
+                    files > connections,
+                    "{what}: the attack is over already, there are {files} files"
+                );
                 assert!(files < 16384 + 1024, "{what}: {files} files");
-                assert!(memory < memory_before + MEMORY, "{what}: {memory} MiB, {memory_before} before");
+                assert!(
+                    memory < memory_before + MEMORY,
+                    "{what}: {memory} MiB, {memory_before} before"
+                );
                 if p99 <= allowed {
                     break;
                 }
             }
-            assert!(p99 <= allowed, "{what}: the slowest hundredth waited {p99:?}, in calm {calm:?}");
+            assert!(
+                p99 <= allowed,
+                "{what}: the slowest hundredth waited {p99:?}, in calm {calm:?}"
+            );
             drop(attack);
         };
         let slow_body = b"POST /webhooks/standard HTTP/1.1\r\nhost: h\r\ncontent-length: 100000\r\n\r\n";
-        watch("10,000 that say nothing", 10_000, dripping(10_000, &instance, b"", b"").await).await;
-        watch("3,000 heads byte by byte", 3_000, dripping(3_000, &instance, b"GET /", b"a").await).await;
+        watch(
+            "10,000 that say nothing",
+            10_000,
+            dripping(10_000, &instance, b"", b"").await,
+        )
+        .await;
+        watch(
+            "3,000 heads byte by byte",
+            3_000,
+            dripping(3_000, &instance, b"GET /", b"a").await,
+        )
+        .await;
         // More than may be under way at once.
-        watch("3,000 bodies byte by byte", 3_000, dripping(3_000, &instance, slow_body, b"a").await).await;
+        watch(
+            "3,000 bodies byte by byte",
+            3_000,
+            dripping(3_000, &instance, slow_body, b"a").await,
+        )
+        .await;
         watch("large heads", 0, again_and_again(40, &instance, large_head)).await;
         watch("packed bodies", 0, again_and_again(20, &instance, packed)).await;
         watch("garbage behind requests", 0, again_and_again(40, &instance, garbage)).await;
@@ -195,7 +243,12 @@ fn honest_clients_hardly_notice() {
         let sent = honest.finish().await;
         // One body for all, so one order; but every webhook is an event of its own.
         world.landed(Duration::from_secs(60)).await;
-        let landed = world.events().await.iter().filter(|e| e.event_id.starts_with("honest-")).count();
+        let landed = world
+            .events()
+            .await
+            .iter()
+            .filter(|e| e.event_id.starts_with("honest-"))
+            .count();
         assert_eq!(landed, sent);
         instance.stop().await;
         let log = instance.log();

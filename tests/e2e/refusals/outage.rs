@@ -50,7 +50,10 @@ fn kafka_away_or_too_many_under_way() {
             .request("POST", "/webhooks/standard", &headers("fourth"), body)
             .await;
         let detail = answer.is_problem(503, "unavailable");
-        assert!(detail.contains("under way") && begun.elapsed() < Duration::from_secs(2), "{detail}");
+        assert!(
+            detail.contains("under way") && begun.elapsed() < Duration::from_secs(2),
+            "{detail}"
+        );
         assert!(answer.retry_after() >= 1);
         for wire in &mut slow[..3] {
             wire.answer(true).await.is_problem(503, "unavailable");
