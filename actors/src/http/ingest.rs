@@ -57,6 +57,9 @@ pub struct IngestState {
     producer: ActorRef<Producer>,
     topics: IngestTopics,
     metrics: Arc<Metrics>,
+    /// Requests whose head is there.
+    open: AtomicUsize,
+    /// Those of them whose body is there, too.
     in_flight: AtomicUsize,
     bodies: Budget,
     clock: DefaultClock,
@@ -91,6 +94,7 @@ impl IngestState {
             producer,
             topics,
             metrics,
+            open: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             clock: DefaultClock::default(),
             stats: ArcSwapOption::empty(),
@@ -117,14 +121,10 @@ pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<IngestSta
 struct UnderWay<'a>(&'a AtomicUsize);
 
 impl<'a> UnderWay<'a> {
-    /// Begins once the body is there: clients that take their time with it keep nobody out.
-    fn begin(state: &'a IngestState) -> Result<Self, Problem> {
-        let crowd = state.in_flight.fetch_add(1, Relaxed);
-        let counted = Self(&state.in_flight);
-        if crowd >= state.settings.max_in_flight {
-            return Err(Problem::unavailable("too many requests are under way; send it again"));
-        }
-        Ok(counted)
+    /// The request, and how many there were before.
+    fn begin(counter: &'a AtomicUsize) -> (Self, usize) {
+        let before = counter.fetch_add(1, Relaxed);
+        (Self(counter), before)
     }
 }
 
@@ -152,6 +152,7 @@ impl Body {
 async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
     let started = Instant::now();
     let serving = Serving::begin(&request);
+    let (counted, _) = UnderWay::begin(&state.open);
     let mut body = Body { payload, ended: false };
     let door = state.doors.get(request.path());
     let name = door.map_or("", |d| d.source.name());
@@ -167,6 +168,7 @@ async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<I
         }
     };
     serving.end(body.ended);
+    drop(counted);
     let (outcome, response) = match answer {
         Ok(Answer::Accepted(response)) => ("accepted", response),
         Ok(Answer::Ignored(response)) => ("ignored", response),
@@ -177,10 +179,9 @@ async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<I
     state.metrics.webhook(name, outcome, started.elapsed());
     if let Some(stats) = state.stats.load().as_ref() {
         stats.add_handled(1);
-        stats.queue_depth.store(
-            i64::try_from(state.in_flight.load(Relaxed)).unwrap_or(i64::MAX),
-            Relaxed,
-        );
+        stats
+            .queue_depth
+            .store(i64::try_from(state.open.load(Relaxed)).unwrap_or(i64::MAX), Relaxed);
         if response.status().is_server_error() {
             stats.record_error(outcome);
         }
@@ -278,7 +279,11 @@ async fn take(request: &HttpRequest, body: &mut Body, source: &Source, state: &I
     let body = tokio::time::timeout(patience, read(request, body, limit, &mut share))
         .await
         .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
-    let _counted = UnderWay::begin(state)?;
+    // Only now: clients that take their time with a body keep nobody out.
+    let (_counted, crowd) = UnderWay::begin(&state.in_flight);
+    if crowd >= state.settings.max_in_flight {
+        return Err(Problem::unavailable("too many requests are under way; send it again"));
+    }
     let headers = RequestHeaders(request.headers());
     let incoming = Incoming {
         method: match *request.method() {
