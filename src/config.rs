@@ -1,9 +1,9 @@
 //! The configuration: config.toml, then the environment (`HOOKMILL_<SECTION>__<KEY>`), then what the commands resolve
 //! of it. Settings live beside the actors that use them; here is only how they come together.
 
+mod explain;
 mod locate;
 
-use std::fmt::Write as _;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
-use hookmill_actors::sources::{SourceConfig, Sources, nearest};
+use hookmill_actors::sources::{SourceConfig, Sources};
 use hookmill_schema::ConnectSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -212,7 +212,7 @@ impl Config {
             );
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        well_formed(path, &text)?;
+        explain::well_formed(path, &text)?;
         let figment = Figment::new().merge(Toml::file_exact(path)).merge(
             Env::prefixed("HOOKMILL_")
                 .filter(|key| key.as_str().contains("__"))
@@ -220,7 +220,7 @@ impl Config {
         );
         let mut config: Config = figment
             .extract()
-            .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
+            .map_err(|errors| anyhow::anyhow!(explain::explain(path, errors)))?;
         config.path = path.to_owned();
         config.text = text;
         config
@@ -347,94 +347,6 @@ impl Config {
         let future = TimeDelta::from_std(self.events.window_future).context("events.window_future is too long")?;
         Ok((past, future))
     }
-}
-
-/// That the file is TOML. The parser would quote the line, and a password in it.
-fn well_formed(path: &Path, text: &str) -> Result<()> {
-    let Err(error) = toml::de::DeTable::parse(text) else {
-        return Ok(());
-    };
-    let (line, column) = error.span().map_or((1, 1), |span| locate::position(text, span.start));
-    bail!(
-        "{}, line {line}, column {column}: {}; this is no TOML",
-        path.display(),
-        error.message()
-    );
-}
-
-/// What stands there is repeated only where it is no secret by its place.
-fn what_is_wrong(error: &figment::Error) -> String {
-    use figment::error::Kind;
-    let private = error.path.iter().any(|part| PRIVATE.contains(&part.as_str()));
-    match &error.kind {
-        Kind::InvalidType(_, expected) if private => format!("expected {expected}, and found something else"),
-        Kind::InvalidValue(_, expected) if private => format!("expected {expected}, and found another value"),
-        kind => kind.to_string(),
-    }
-}
-
-/// Keys below which secrets stand, or are put by mistake.
-const PRIVATE: &[&str] = &["secrets", "token", "shard_urls", "properties", "producer", "consumer"];
-
-/// All that is wrong in one message: key, place, what is wrong, and what may have been meant.
-fn explain(path: &Path, errors: figment::Error) -> String {
-    let file_text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut text = String::new();
-    for error in errors {
-        let key = error.path.join(".");
-        let metadata = error.metadata.as_ref();
-        let unknown = match &error.kind {
-            figment::error::Kind::UnknownField(name, _) => Some(name.as_str()),
-            _ => None,
-        };
-        let place = match metadata {
-            Some(m) if m.name.contains("environment") => {
-                format!("the environment (HOOKMILL_{})", key.to_uppercase().replace('.', "__"))
-            }
-            _ => {
-                let file = match metadata.and_then(|m| m.source.as_ref()) {
-                    Some(figment::Source::File(file)) => relative(file),
-                    _ => path.to_owned(),
-                };
-                // figment's path leads to the stranger itself.
-                let stranger = unknown.is_some_and(|name| error.path.last().is_some_and(|last| last == name));
-                let parents = &error.path[..error.path.len() - usize::from(stranger)];
-                match locate::locate(&file_text, parents, unknown) {
-                    Some((line, column)) => format!("{}, line {line}, column {column}", file.display()),
-                    None => file.display().to_string(),
-                }
-            }
-        };
-        let meant = match &error.kind {
-            figment::error::Kind::UnknownField(name, known) | figment::error::Kind::UnknownVariant(name, known) => {
-                let meant = nearest(name, known.iter().copied());
-                meant
-                    .map(|word| format!("; did you mean `{word}`?"))
-                    .unwrap_or_default()
-            }
-            _ => String::new(),
-        };
-        let separator = if text.is_empty() { "" } else { "\n" };
-        let subject = if key.is_empty() {
-            String::new()
-        } else {
-            format!("{key}: ")
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{separator}{subject}{}{meant} (in {place}); the commented config.toml of the distribution explains every key",
-            what_is_wrong(&error)
-        );
-    }
-    text
-}
-
-fn relative(file: &Path) -> PathBuf {
-    std::env::current_dir()
-        .ok()
-        .and_then(|here| file.strip_prefix(here).ok().map(Path::to_path_buf))
-        .unwrap_or_else(|| file.to_path_buf())
 }
 
 #[cfg(test)]

@@ -3,15 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use actix_web::error::PayloadError;
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwapOption;
 use chrono::Utc;
-use futures_util::StreamExt;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
@@ -22,7 +20,8 @@ use tokio::sync::oneshot;
 use tracing::warn;
 
 use super::IngestSettings;
-use super::budget::{Budget, Share};
+use super::body::{self, Body};
+use super::budget::Budget;
 use super::certificates;
 use super::connection::Serving;
 use super::problem::Problem;
@@ -134,26 +133,11 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// The body of a request, as it comes.
-struct Body {
-    payload: web::Payload,
-    /// It was read to its end, so that the next request on the connection begins behind it.
-    ended: bool,
-}
-
-impl Body {
-    async fn next(&mut self) -> Option<Result<web::Bytes, PayloadError>> {
-        let chunk = self.payload.next().await;
-        self.ended = chunk.is_none();
-        chunk
-    }
-}
-
 async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
     let started = Instant::now();
     let serving = Serving::begin(&request);
     let (counted, _) = UnderWay::begin(&state.open);
-    let mut body = Body { payload, ended: false };
+    let mut body = Body::new(payload);
     let door = state.doors.get(request.path());
     let name = door.map_or("", |d| d.source.name());
     let admitted = match door {
@@ -163,7 +147,7 @@ async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<I
     let answer = match admitted {
         Ok(source) => take(&request, &mut body, source, &state).await,
         Err(problem) => {
-            discard(&mut body, state.settings.body_limit).await;
+            body::discard(&mut body, state.settings.body_limit).await;
             Err(problem)
         }
     };
@@ -197,62 +181,10 @@ enum Answer {
     Handshake(HttpResponse),
 }
 
-/// How long the rest of a body that is refused anyway may take.
-const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Steps over the body of a request that was refused by its head, so that the next one on this connection is read from its
-/// beginning. Where the body does not end soon, the server says that it closes, and does.
-async fn discard(body: &mut Body, limit: usize) {
-    let mut left = limit;
-    let rest = async {
-        while let Some(Ok(chunk)) = body.next().await {
-            match left.checked_sub(chunk.len()) {
-                Some(less) => left = less,
-                None => break,
-            }
-        }
-    };
-    // In time or not: what is left over is the server's to decide.
-    let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
-}
-
-/// Reads a body to its end, or to the limit; `share` is the memory that it may take.
-async fn read(
-    request: &HttpRequest,
-    body: &mut Body,
-    limit: usize,
-    share: &mut Share<'_>,
-) -> Result<web::Bytes, Problem> {
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-    let announced: Option<u64> = announced.and_then(|text| text.parse().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(Problem::too_large(limit));
-    }
-    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut whole = web::BytesMut::with_capacity(expected.min(FIRST_BUFFER));
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|_| Problem::unreadable_body())?;
-        let length = whole.len() + chunk.len();
-        if length > limit {
-            return Err(Problem::too_large(limit));
-        }
-        if !share.grow_to(length) {
-            return Err(Problem::unavailable(
-                "too many large requests are under way; send it again",
-            ));
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
-}
-
-/// A length that is only announced gets no more memory than this in advance.
-const FIRST_BUFFER: usize = 16 << 10;
-
 /// What a request's head decides.
 fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), Problem> {
     let Door { source, limiter } = door;
-    if is_coded(request.headers()) {
+    if body::is_coded(request.headers()) {
         return Err(Problem::coded());
     }
     match *request.method() {
@@ -276,7 +208,7 @@ async fn take(request: &HttpRequest, body: &mut Body, source: &Source, state: &I
     let limit = state.settings.body_limit;
     let patience = state.settings.body_timeout;
     let mut share = state.bodies.share();
-    let body = tokio::time::timeout(patience, read(request, body, limit, &mut share))
+    let body = tokio::time::timeout(patience, body::read(request, body, limit, &mut share))
         .await
         .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
     // Only now: clients that take their time with a body keep nobody out.
@@ -469,13 +401,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
-/// Whether the body is coded, as by gzip. Signatures are over what was sent, no provider codes, and unpacking is work that a
-/// stranger could have done here.
-fn is_coded(headers: &HeaderMap) -> bool {
-    let identity = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
-    headers.get_all(CONTENT_ENCODING).any(|value| !identity(value))
-}
-
 /// The caller's W3C trace context, or the start of a new one (<https://www.w3.org/TR/trace-context/>).
 fn trace_parent(headers: &HeaderMap) -> String {
     let given = headers.get("traceparent").and_then(|v| v.to_str().ok());
@@ -529,17 +454,6 @@ mod tests {
         );
         assert!(!with("text/plain") && !with("application/x-www-form-urlencoded") && !with("text/x+json"));
         assert!(is_json(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn bodies_are_taken_as_they_were_signed() {
-        let with = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_ENCODING, value.parse().expect("a header value"));
-            is_coded(&headers)
-        };
-        assert!(with("gzip") && with("identity, br") && with(""));
-        assert!(!with("Identity") && !is_coded(&HeaderMap::new()));
     }
 
     #[test]

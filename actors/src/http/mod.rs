@@ -1,6 +1,7 @@
 //! The HTTP servers: one for webhooks, one for operators. Each is an actor that owns a server with threads of its own.
 
 mod admin;
+mod body;
 mod budget;
 mod certificates;
 mod connection;
