@@ -2,8 +2,10 @@
 
 mod exactly_once;
 mod first;
+mod guarded;
 mod halted;
 mod harness;
+mod hostile;
 mod outages;
 mod parked;
 mod poison;
