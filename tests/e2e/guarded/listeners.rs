@@ -157,8 +157,8 @@ fn certificates_are_shown_replaced_and_kept() {
         })
         .await;
         assert_eq!(post(&open, &url).await, Ok(202));
-        instance.stop().await;
         world.landed(Duration::from_secs(60)).await;
+        instance.stop().await;
     });
 }
 

@@ -176,8 +176,8 @@ fn honest_clients_hardly_notice() {
         allow_files(12_000);
         let world = World::new(&shared_stack().await, "under_attack")
             .await
-            .set("HOOKMILL_INGEST__HEAD_TIMEOUT", "20s")
-            .set("HOOKMILL_INGEST__BODY_TIMEOUT", "20s")
+            .set("HOOKMILL_INGEST__HEAD_TIMEOUT", "60s")
+            .set("HOOKMILL_INGEST__BODY_TIMEOUT", "60s")
             .set("HOOKMILL_INGEST__WORKERS", "2");
         let instance = world.start("only").await;
         let honest = Honest::start(&instance);
