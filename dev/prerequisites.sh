@@ -1,4 +1,5 @@
-# Sourced by run and test: makes sure that what builds and runs Hookmill is there, or says what to type.
+# Sourced by run and test: makes sure that what builds and runs Hookmill is there, or says what to type. With with_libraries=1 also
+# what the providers' own libraries need, which the tests sign with.
 
 # Debian packages: a C compiler and make for librdkafka and ring, headers for its TLS and compression, a JDK and Maven for
 # Kafka and Postgres, xz for the latter's archive.
@@ -20,6 +21,12 @@ need tar tar
 need xz xz-utils
 need curl curl ca-certificates
 need mvn maven
+if [ "${with_libraries:-}" = 1 ]; then
+    need node nodejs
+    need npm npm
+    need python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
 if ! command -v jar >/dev/null 2>&1 || [ "$(java_version || echo 0)" -lt 17 ] 2>/dev/null; then
     packages+=(default-jdk-headless)
 fi
@@ -40,7 +47,7 @@ if [ ${#packages[@]} -gt 0 ]; then
         echo "missing: type  sudo apt-get install ${packages[*]}" >&2
         exit 1
     elif command -v brew >/dev/null 2>&1; then
-        echo "missing: type  brew install openjdk maven pkg-config openssl@3 xz" >&2
+        echo "missing: type  brew install openjdk maven pkg-config openssl@3 xz node python" >&2
         exit 1
     else
         echo "missing (names of Debian's packages): ${packages[*]}; install them with your system's package manager" >&2

@@ -18,7 +18,7 @@ use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
-use hookmill_actors::sources::{SourceConfig, Sources};
+use hookmill_actors::sources::{SourceConfig, SourceConfigError, Sources, nearest};
 use hookmill_schema::ConnectSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -337,21 +337,7 @@ impl Config {
 
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
-        let sources = Sources::compile(self.sources.clone()).map_err(|error| {
-            let at = self.sources.iter().rposition(|s| s.name == error.source_name());
-            let at = at.and_then(|i| {
-                let mut path = vec!["sources".to_owned(), i.to_string()];
-                match error.path() {
-                    [] => path.push("name".to_owned()),
-                    inside => path.extend_from_slice(inside),
-                }
-                locate::locate(&self.text, &path, None)
-            });
-            let place = at
-                .map(|(line, column)| format!(", line {line}, column {column}"))
-                .unwrap_or_default();
-            anyhow::Error::new(error).context(format!("[[sources]] in {}{place}", self.path.display()))
-        })?;
+        let sources = Sources::compile(self.sources.clone()).map_err(|error| self.located(error))?;
         for source in sources.iter().filter(|source| source.takes_from_anybody()) {
             if !self.ingest.listen.ip().is_loopback() {
                 bail!(
@@ -363,6 +349,24 @@ impl Config {
             }
         }
         Ok(sources)
+    }
+
+    /// What is wrong with a source, with its place in the file.
+    pub fn located(&self, error: SourceConfigError) -> anyhow::Error {
+        // The last one of a name: where it stands twice, that is the one too many.
+        let at = self.sources.iter().rposition(|s| s.name == error.source_name());
+        let at = at.and_then(|i| {
+            let mut path = vec!["sources".to_owned(), i.to_string()];
+            match error.path() {
+                [] => path.push("name".to_owned()),
+                inside => path.extend_from_slice(inside),
+            }
+            locate::locate(&self.text, &path, None)
+        });
+        let place = at
+            .map(|(line, column)| format!(", line {line}, column {column}"))
+            .unwrap_or_default();
+        anyhow::Error::new(error).context(format!("[[sources]] in {}{place}", self.path.display()))
     }
 
     /// Where event partitions are made on demand, before and after now.

@@ -184,7 +184,11 @@ async fn replay(
 ) -> Result<ExitCode> {
     let mut sources: HashMap<&str, Source> = HashMap::new();
     for source in &config.sources {
-        sources.insert(&source.name, source.clone().compile_unverified()?);
+        let compiled = source
+            .clone()
+            .compile_unverified()
+            .map_err(|error| config.located(error))?;
+        sources.insert(&source.name, compiled);
     }
     let (mut replayed, mut stays) = (Vec::new(), Vec::new());
     for (i, event) in events.iter().enumerate() {

@@ -10,7 +10,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use hookmill_actors::sources::{self, Incoming, Received, Refusal, Source, SourceConfig, Trace, Traced};
+use hookmill_actors::sources::{
+    self, EffectiveSource, Incoming, Received, Refusal, Source, SourceConfig, Trace, Traced,
+};
 use serde_json::{Value, json};
 
 use super::Output;
@@ -105,16 +107,18 @@ pub fn run(config: &Config, action: &SourcesAction, output: Output) -> Result<Ex
     match action {
         SourcesAction::List => list(config, output),
         SourcesAction::Presets | SourcesAction::Coverage { preset: Some(_), .. } => run_without(action, output),
-        SourcesAction::Show { name } => show(named(config, name)?, output),
+        SourcesAction::Show { name } => show(config, named(config, name)?, output),
         SourcesAction::Test {
             name,
             request,
             no_verify,
-        } => test(named(config, name)?, request, *no_verify, output),
-        SourcesAction::Sign { name, request, url } => sign::run(named(config, name)?, request, url, output),
+        } => test(&compile(config, named(config, name)?, !no_verify)?, request, output),
+        SourcesAction::Sign { name, request, url } => {
+            sign::run(&compile(config, named(config, name)?, true)?, request, url, output)
+        }
         SourcesAction::Coverage { name, dir, prefix, .. } => {
             let source = named(config, name.as_deref().unwrap_or_default())?;
-            coverage::run(&source.clone().compile_unverified()?, dir, prefix.as_deref(), output)
+            coverage::run(&compile(config, source, false)?, dir, prefix.as_deref(), output)
         }
     }
 }
@@ -139,7 +143,7 @@ fn named<'a>(config: &'a Config, name: &str) -> Result<&'a SourceConfig> {
 fn list(config: &Config, output: Output) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for source in &config.sources {
-        let effective = source.effective()?;
+        let effective = effective(config, source)?;
         // A secret that is missing here may be there where the source runs.
         let missing: Vec<String> = source
             .secrets
@@ -200,8 +204,8 @@ fn presets(output: Output) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn show(source: &SourceConfig, output: Output) -> Result<ExitCode> {
-    let effective = source.effective()?;
+fn show(config: &Config, source: &SourceConfig, output: Output) -> Result<ExitCode> {
+    let effective = effective(config, source)?;
     match output {
         Output::Json => println!("{}", serde_json::to_string(&effective)?),
         Output::Text => print!("{}", toml::to_string(&effective)?),
@@ -209,17 +213,23 @@ fn show(source: &SourceConfig, output: Output) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn compile(source: &SourceConfig, verify: bool) -> Result<Source> {
-    Ok(match verify {
-        true => source.clone().compile()?,
-        false => source.clone().compile_unverified()?,
-    })
+/// A source that works, as far as that can be told without its secrets.
+fn effective(config: &Config, source: &SourceConfig) -> Result<EffectiveSource> {
+    compile(config, source, false)?;
+    source.effective().map_err(|error| config.located(error))
+}
+
+fn compile(config: &Config, source: &SourceConfig, verify: bool) -> Result<Source> {
+    let compiled = match verify {
+        true => source.clone().compile(),
+        false => source.clone().compile_unverified(),
+    };
+    compiled.map_err(|error| config.located(error))
 }
 
 const NOT_TAKEN: u8 = 2;
 
-fn test(source: &SourceConfig, args: &RequestArgs, no_verify: bool, output: Output) -> Result<ExitCode> {
-    let source = compile(source, !no_verify)?;
+fn test(source: &Source, args: &RequestArgs, output: Output) -> Result<ExitCode> {
     let (headers, body) = (args.headers(), args.body()?);
     let incoming = Incoming {
         method: args.method(),

@@ -111,7 +111,155 @@ fn a_mistake_in_a_source_names_its_line_and_what_may_have_been_meant() {
         config.expect("it can be read").sources().expect_err("no such preset")
     );
     assert!(
-        message.contains("line 4") && message.contains("\"stripe\""),
+        message.contains("line 5, column 10") && message.contains("\"stripe\""),
         "{message}"
     );
+}
+
+/// Each configuration has `§` where its mistake stands, and comes with what the message must say.
+#[test]
+fn every_mistake_in_a_source_says_where_it_stands_and_what_would_be_right() {
+    let own = "[[sources]]\nname = \"s\"\npreset = \"stripe\"\nauth = { kind = \"none\" }\n";
+    let signed = |lines: &str| format!("[[sources]]\nname = \"s\"\nsecrets = [\"env:PATH\"]\n{lines}\n");
+    let change = |line: &str| format!("{own}[[sources.map]]\nname = \"dispute\"\n{line}\n");
+    let rule = "name = \"mine\"\nkind = \"order\"\nwhen = { \"/type\" = \"x\" }\nevent_id = \"/id\"\nevent_type = \"/type\"\noccurred_at = { from = \"/at\", as = \"unix\" }\norder_id = \"/id\"\n";
+    let complete = |line: &str| format!("{own}[[sources.map]]\n{rule}user_id = \"/u\"\n{line}\n");
+    for (text, word) in [
+        // Keys, and words of a list, at every depth.
+        (format!("{own}§secret = []\n"), "`secrets`"),
+        (format!("{own}§tolerence = \"5m\"\n"), "`tolerance`"),
+        (format!("{own}unmapped = §\"parked\"\n"), "`park`"),
+        (change("§userid = \"/u\""), "`user_id`"),
+        (change("kind = §\"disputes\""), "`dispute`"),
+        (
+            change("occurred_at = { from = \"/at\", as = §\"rfc339\" }"),
+            "`rfc3339`",
+        ),
+        (
+            complete("amount = { from = \"/a\", unit = §\"majors\" }\ncurrency = \"/c\""),
+            "`major`",
+        ),
+        (
+            format!("{own}[[sources.handshake]]\nwhen = {{ \"query:a\" = \"*\" }}\n§ansver = {{ body = \"ok\" }}\n"),
+            "`answer`",
+        ),
+        (
+            signed("auth = { kind = \"hmac\", §heder = \"x\", encoding = \"hex\" }"),
+            "`header`",
+        ),
+        // What the words mean together.
+        (signed("preset = §\"strip\""), "\"stripe\""),
+        (
+            "[[sources]]\nname = §\"a b\"\npreset = \"stripe\"\n".to_owned(),
+            "letters",
+        ),
+        (
+            "[[sources]]\nname = §\"s\"\nsecrets = [\"env:PATH\"]\n".to_owned(),
+            "preset",
+        ),
+        (
+            "[[sources]]\nname = §\"s\"\npreset = \"stripe\"\n".to_owned(),
+            "secrets",
+        ),
+        (
+            "[[sources]]\nname = §\"s\"\npreset = \"square\"\nsecrets = [\"env:PATH\"]\n".to_owned(),
+            "`url`",
+        ),
+        (
+            "[[sources]]\nname = \"s\"\npreset = \"stripe\"\nsecrets = [\"env:PATH\", §\"env:HOOKMILL_TEST_UNSET\"]\n"
+                .to_owned(),
+            "HOOKMILL_TEST_UNSET",
+        ),
+        (format!("{own}path = §\"webhooks\"\n"), "begin with '/'"),
+        (format!("{own}each = §\"notificationItems\"\n"), "JSON Pointer"),
+        (change("user_id = §\"data/id\""), "/pointer"),
+        (change("user_id = §[\"/a\", \"heder:x\"]"), "\"header\""),
+        (change("user_id = §[]"), "empty list"),
+        (change("user_id = §\"/a~2b\""), "~0"),
+        (change("user_id = §\"u:{/a\""), "not closed"),
+        (change("when = { type = §\"x\" }"), "/pointer"),
+        (
+            change("status = [{ from = \"/s\", map = { a = \"won\", b = §\"loste\" } }]"),
+            "\"lost\"",
+        ),
+        (
+            change("status = [{ from = \"/s\", present = §\"payed\" }]"),
+            "there are",
+        ),
+        (complete("amount = §{ from = \"/a\", unit = \"minor\" }"), "`currency`"),
+        (
+            complete("amount = { from = \"/a\", unit = \"minor\", digits = §{ ABC = 2 } }\ncurrency = \"/c\""),
+            "ISO 4217",
+        ),
+        (
+            format!("{own}§[[sources.map]]\nname = \"disputes\"\nuser_id = \"/a\"\n"),
+            "\"dispute\"",
+        ),
+        (format!("{own}§[[sources.map]]\n{rule}"), "`user_id`"),
+        (format!("{own}§[[sources.map_after]]\nname = \"late\"\n"), "`kind`"),
+        (
+            format!(
+                "{own}[[sources.handshake]]\nsigned = false\nwhen = {{ \"/type\" = §\"x\" }}\nanswer = {{ body = \"ok\" }}\n"
+            ),
+            "unsigned",
+        ),
+        (
+            signed(
+                "preset = \"stripe\"\nauth = { kind = \"hmac\", header = \"x\", encoding = \"hex\", content = §\"{bdy}\" }",
+            ),
+            "\"body\"",
+        ),
+        (
+            signed(
+                "preset = \"stripe\"\nauth = { kind = \"hmac\", header = \"x\", encoding = \"hex\", timestamp = §\"heder:x\" }",
+            ),
+            "\"header\"",
+        ),
+        (
+            signed("preset = \"stripe\"\nauth = { kind = \"none\", anybody = §\"yes\" }"),
+            "i know",
+        ),
+        (
+            format!("{own}[[sources]]\nname = §\"s\"\npreset = \"stripe\"\nauth = {{ kind = \"none\" }}\n"),
+            "each needs its own",
+        ),
+    ] {
+        let text = format!("{SMALLEST}{text}");
+        let (before, behind) = text.split_once('§').expect("a mark");
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let text = format!("{before}{behind}");
+        let message = match load(&text) {
+            Err(error) => format!("{error:#}"),
+            Ok(config) => match config.sources() {
+                Err(error) => format!("{error:#}"),
+                Ok(_) => panic!("nothing is wrong with\n{text}"),
+            },
+        };
+        let place = format!("line {line}, column {column}");
+        assert!(
+            message.contains(&place) && message.contains(word),
+            "{place}, {word}\n{text}\n{message}"
+        );
+    }
+    // Words of a scheme: its table is read as a whole, so it is the scheme that is told.
+    for (auth, word) in [
+        ("{ kind = \"hmc\" }", "`hmac`"),
+        ("{ kind = \"hmac\", header = \"x\", encoding = \"base46\" }", "`base64`"),
+    ] {
+        let message = refusal(&format!("{SMALLEST}{}", signed(&format!("auth = {auth}"))));
+        assert!(
+            message.contains("line 6, column ") && message.contains(word),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn sources_alone_are_a_configuration_for_tools() {
+    let config =
+        load("[[sources]]\nname = \"s\"\npreset = \"stripe\"\nsecrets = [\"env:PATH\"]\n").expect("it can be read");
+    assert!(config.sources().is_ok());
+    let message = format!("{:#}", config.shard_urls().expect_err("no shard"));
+    assert!(message.contains("postgres.shard_urls"), "{message}");
 }

@@ -2,6 +2,7 @@
 
 mod paypal;
 mod presets;
+mod properties;
 
 use std::path::PathBuf;
 
@@ -371,5 +372,74 @@ fn a_wrong_configuration_says_what_would_be_right() {
     ] {
         let message = compile(text).expect_err(text);
         assert!(message.contains(part), "{part} is not in {message}");
+    }
+}
+
+/// A header that is only malformed costs no more than a signature that is only wrong: the least of many rounds, so that what
+/// else the machine does is not measured.
+#[test]
+fn a_malformed_signature_costs_no_more_than_a_wrong_one() {
+    let stripe = source("stripe", "whsec_test", None);
+    let standard = source("standard", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", None);
+    let body = vec![b'x'; 1024];
+    let now = Utc::now();
+    let time = now.timestamp().to_string();
+    let cost = |source: &Source, headers: &[(&str, &str)], expected: fn(&AuthError) -> bool| {
+        let round = || {
+            let started = std::time::Instant::now();
+            for _ in 0..50 {
+                let refused = source.verify(&post(headers, &body, now)).expect_err("it is not signed");
+                assert!(
+                    matches!(&refused, Refusal::Unauthorized(why) if expected(why)),
+                    "{refused}"
+                );
+            }
+            started.elapsed()
+        };
+        std::iter::repeat_with(round).take(60).min().expect("rounds")
+    };
+    let malformed: fn(&AuthError) -> bool =
+        |why| matches!(why, AuthError::Malformed { .. } | AuthError::Missing { .. });
+    let wrong: fn(&AuthError) -> bool = |why| *why == AuthError::Wrong;
+    let zeros = "0".repeat(64);
+    let right_form = format!("t={time},v1={zeros}");
+    let dearest = cost(&stripe, &[("stripe-signature", &right_form)], wrong);
+    for header in [
+        format!("t={time},v1={}", "0".repeat(4000)),
+        format!("t={time},v1={}", "0".repeat(100_000)),
+        ",".repeat(4000),
+        "v1=,".repeat(1000),
+        format!("{}t={time}", format!("v1={},", "g".repeat(64)).repeat(50)),
+        format!("t={},v1=g", "9".repeat(3000)),
+        " ".repeat(4000),
+        "=".repeat(4000),
+    ] {
+        let took = cost(&stripe, &[("stripe-signature", &header)], malformed);
+        assert!(
+            took <= dearest,
+            "{took:?} for {:.40}, {dearest:?} for a wrong one",
+            header
+        );
+    }
+    let of = |signature: &str, expected| {
+        let headers = [
+            ("webhook-id", "m"),
+            ("webhook-timestamp", time.as_str()),
+            ("webhook-signature", signature),
+        ];
+        cost(&standard, &headers, expected)
+    };
+    let dearest = of("v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", wrong);
+    for header in [
+        "v1,!! ".repeat(600),
+        format!("v1,{}", "A".repeat(4000)),
+        " v1".repeat(1000),
+        "v1a,AAAA ".repeat(400),
+    ] {
+        let took = of(&header, malformed);
+        assert!(
+            took <= dearest,
+            "{took:?} for {header:.40}, {dearest:?} for a wrong one"
+        );
     }
 }

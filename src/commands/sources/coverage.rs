@@ -45,6 +45,8 @@ pub(super) fn run(source: &Source, dir: &Path, prefix: Option<&str>, output: Out
                     rows.push(json!({
                         "file": file, "outcome": "accepted", "kind": event["kind"], "event": event["id"],
                         "type": event["type"], "key": event["userid"], "status": event["status"], "time": event["time"],
+                        "order": event["orderid"], "dispute": event["disputeid"], "amount": event["amountminor"],
+                        "currency": event["currency"],
                     }));
                 }
                 rows.extend(parked.into_iter().map(|p| row("parked", Some(p.reason))));
@@ -75,24 +77,25 @@ pub(super) fn run(source: &Source, dir: &Path, prefix: Option<&str>, output: Out
 }
 
 fn print(rows: &[Value]) {
+    const COLUMNS: [&str; 5] = ["file", "outcome", "kind", "status", "key"];
     let text = |row: &Value, key: &str| row[key].as_str().unwrap_or("-").to_owned();
-    println!(
-        "{:<48}{:<10}{:<9}{:<22}{:<40}event",
-        "file", "outcome", "kind", "status", "key"
-    );
+    let widths = COLUMNS.map(|column| {
+        let cells = rows.iter().map(|row| text(row, column).chars().count());
+        cells.chain([column.len()]).max().unwrap_or_default()
+    });
+    let line = |cells: [String; 5], last: &str| {
+        for (cell, width) in cells.iter().zip(widths) {
+            print!("{cell:<width$}  ");
+        }
+        println!("{last}");
+    };
+    line(COLUMNS.map(str::to_owned), "event");
     for row in rows {
-        let tail = match row["why"].as_str() {
+        let last = match row["why"].as_str() {
             Some(why) => why.to_owned(),
             None => text(row, "event"),
         };
-        println!(
-            "{:<48}{:<10}{:<9}{:<22}{:<40}{tail}",
-            text(row, "file"),
-            text(row, "outcome"),
-            text(row, "kind"),
-            text(row, "status"),
-            text(row, "key")
-        );
+        line(COLUMNS.map(|column| text(row, column)), &last);
     }
 }
 

@@ -3,21 +3,20 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use hookmill_actors::sources::{Incoming, Source, SourceConfig};
+use hookmill_actors::sources::{Incoming, Source};
 use serde_json::{Value, json};
 
 use super::request::RequestArgs;
 use crate::commands::Output;
 
 /// Prints the headers that the provider would send with a body, and a curl line that sends it.
-pub(super) fn run(source: &SourceConfig, args: &RequestArgs, url: &str, output: Output) -> Result<ExitCode> {
-    let compiled = super::compile(source, true)?;
+pub(super) fn run(source: &Source, args: &RequestArgs, url: &str, output: Output) -> Result<ExitCode> {
     let (headers, body) = (args.headers(), args.body()?);
     let incoming = Incoming::post(&headers, &body, args.at()?);
-    let Some(signed) = compiled.sign(&incoming) else {
+    let Some(signed) = source.sign(&incoming) else {
         bail!(
             "{} cannot be signed for here: only the provider has the key",
-            source.name
+            source.name()
         );
     };
     let given = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
@@ -26,15 +25,15 @@ pub(super) fn run(source: &SourceConfig, args: &RequestArgs, url: &str, output: 
         all.push(("content-type".to_owned(), "application/json".to_owned()));
     }
     all.extend(signed);
-    let signatures = compiled.item_signatures(&incoming)?;
+    let signatures = source.item_signatures(&incoming)?;
     let signed_body = match signatures.is_empty() {
         true => None,
-        false => Some(with_signatures(&compiled, &body, &signatures)?),
+        false => Some(with_signatures(source, &body, &signatures)?),
     };
     match output {
         Output::Json => println!(
             "{}",
-            json!({ "headers": all, "path": compiled.path(), "body": signed_body })
+            json!({ "headers": all, "path": source.path(), "body": signed_body })
         ),
         Output::Text => {
             for (name, value) in &all {
@@ -48,7 +47,7 @@ pub(super) fn run(source: &SourceConfig, args: &RequestArgs, url: &str, output: 
                 .iter()
                 .map(|(name, value)| format!("-H {}", quoted(&format!("{name}: {value}"))))
                 .collect();
-            let target = quoted(&format!("{}{}", url.trim_end_matches('/'), compiled.path()));
+            let target = quoted(&format!("{}{}", url.trim_end_matches('/'), source.path()));
             println!("\ncurl -i {} --data-binary {data} {target}", flags.join(" "));
         }
     }

@@ -304,6 +304,11 @@ impl Auth {
         .collect()
     }
 
+    /// Whether each event carries a signature of its own.
+    pub(super) fn signs_items(&self) -> bool {
+        self.schemes.iter().any(|scheme| matches!(scheme, Scheme::Items(_)))
+    }
+
     /// Where each event carries its signature, and the one that this event should have, where events are signed by themselves.
     pub(super) fn sign_item(&self, item: &Found<'_>) -> Option<(&str, String)> {
         self.schemes.iter().find_map(|scheme| match scheme {
