@@ -39,6 +39,7 @@ pub struct Config {
     pub kafka: KafkaSettings,
     #[serde(default)]
     pub topics: Topics,
+    #[serde(default)]
     pub postgres: PostgresSettings,
     #[serde(default)]
     pub events: EventSettings,
@@ -111,7 +112,8 @@ impl Topics {
 #[serde(deny_unknown_fields)]
 pub struct PostgresSettings {
     /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
-    #[serde(deserialize_with = "one_or_many")]
+    /// What reads and writes shards refuses to start without one; what does not needs none.
+    #[serde(default, deserialize_with = "one_or_many")]
     pub shard_urls: Vec<String>,
     /// Writers, and so connections that write, for each shard.
     #[serde(default = "two")]
@@ -131,6 +133,19 @@ pub struct PostgresSettings {
     /// How long a statement may wait for a lock.
     #[serde(default = "ten_seconds", with = "humantime_serde")]
     pub lock_timeout: Duration,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            shard_urls: Vec::new(),
+            lanes: two(),
+            migrate_on_start: yes(),
+            connect_timeout: five_seconds(),
+            statement_timeout: thirty_seconds(),
+            lock_timeout: ten_seconds(),
+        }
+    }
 }
 
 fn two() -> NonZero<usize> {
@@ -318,13 +333,19 @@ impl Config {
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
         let sources = Sources::compile(self.sources.clone()).map_err(|error| {
-            let at = self.sources.iter().position(|s| s.name == error.source_name());
+            let at = self.sources.iter().rposition(|s| s.name == error.source_name());
             let at = at.and_then(|i| {
-                let path = ["sources".to_owned(), i.to_string(), "name".to_owned()];
+                let mut path = vec!["sources".to_owned(), i.to_string()];
+                match error.path() {
+                    [] => path.push("name".to_owned()),
+                    inside => path.extend_from_slice(inside),
+                }
                 locate::locate(&self.text, &path, None)
             });
-            let line = at.map(|(line, _)| format!(", line {line}")).unwrap_or_default();
-            anyhow::Error::new(error).context(format!("[[sources]] in {}{line}", self.path.display()))
+            let place = at
+                .map(|(line, column)| format!(", line {line}, column {column}"))
+                .unwrap_or_default();
+            anyhow::Error::new(error).context(format!("[[sources]] in {}{place}", self.path.display()))
         })?;
         for source in sources.iter().filter(|source| source.takes_from_anybody()) {
             if !self.ingest.listen.ip().is_loopback() {

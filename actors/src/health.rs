@@ -40,8 +40,8 @@ impl Health {
         let mut probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let was_well = probes.get(name).is_none_or(|c| c.problem.is_none());
         match &problem {
-            Some(problem) if was_well => warn!(check = name, %problem, "cannot be reached"),
-            None if !was_well => info!(check = name, "can be reached again"),
+            Some(problem) if was_well => warn!(check = name, %problem, "health: not well"),
+            None if !was_well => info!(check = name, "health: well again"),
             Some(_) | None => {}
         }
         probes.insert(
@@ -59,8 +59,8 @@ impl Health {
         self.0.draining.store(true, Relaxed);
     }
 
-    /// Whether to send work here, and why not. Kafka is needed for everything. A shard that is away is shown and does
-    /// not make the process unready: webhooks are taken all the same, and the other shards are written.
+    /// Whether to send work here, and why not. Kafka is needed for everything. A shard that is away, or a partition that is
+    /// halted, is shown and does not make the process unready: webhooks are taken all the same, and the others are written.
     pub fn readiness(&self) -> (bool, Value) {
         let draining = self.0.draining.load(Relaxed);
         let probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -91,7 +91,7 @@ pub struct PartitionView {
     pub rows: u64,
     /// Time from received to committed of the latest batch's oldest event, in seconds.
     pub freshness_seconds: f64,
-    /// Why it is halted.
+    /// Why it is halted, though it may be looked at again just now.
     pub reason: Option<String>,
 }
 
@@ -102,13 +102,24 @@ impl PartitionStats {
 
     pub(crate) fn set_state(&self, state: PartitionState) {
         self.state.store(state as u8, Relaxed);
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // While it is claimed again to see whether an operator has decided, it is halted still.
+        if state != PartitionState::Claiming {
+            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         self.touch();
     }
 
-    pub(crate) fn halt(&self, why: String) {
-        self.set_state(PartitionState::Halted);
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    /// Halts it; whether that is news.
+    pub(crate) fn halt(&self, why: &str) -> bool {
+        self.state.store(PartitionState::Halted as u8, Relaxed);
+        self.touch();
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = reason.replace(why.to_owned());
+        before.as_deref() != Some(why)
+    }
+
+    fn halted(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where this process stands with it.
@@ -159,7 +170,14 @@ impl PartitionStats {
     /// Records on Kafka that are not in the tables; `None` while Kafka has not said.
     pub fn lag(&self) -> Option<i64> {
         let high = self.high.load(Relaxed);
-        (high >= 0).then(|| (high - self.next_offset()).max(0))
+        let next = self.next_offset();
+        // All of a topic that was created again waits for the operator.
+        let next = if high < next && self.halted().is_some() {
+            0
+        } else {
+            next
+        };
+        (high >= 0).then(|| (high - next).max(0))
     }
 
     pub(crate) fn set_waiting(&self, waiting: bool) {
@@ -221,7 +239,7 @@ impl PartitionTable {
                 lag: stats.lag(),
                 rows: stats.rows.load(Relaxed),
                 freshness_seconds: stats.freshness_us.load(Relaxed) as f64 / 1e6,
-                reason: stats.reason.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                reason: stats.halted(),
             })
             .collect()
     }

@@ -11,6 +11,8 @@ use dev::process::{Process, Program};
 use dev::send::{Acked, Secrets, SendArgs, Summary, send_all, sign_body};
 use dev::stack::{Options, Stack, free_ports};
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -384,6 +386,28 @@ impl World {
         })
         .await
         .expect("no panic")
+    }
+
+    /// Deletes a topic, and waits until the broker has forgotten it.
+    pub async fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", self.stack.brokers())
+            .create()
+            .expect("a client");
+        let deleted = admin
+            .delete_topics(&[topic], &AdminOptions::new())
+            .await
+            .expect("an answer");
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        until("the topic is gone", Duration::from_secs(20), async || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5));
+            let metadata = metadata.expect("metadata");
+            metadata
+                .topics()
+                .iter()
+                .all(|t| t.error().is_some() || t.partitions().is_empty())
+        })
+        .await;
     }
 
     /// Puts records on a topic, in their order; returns when all are acknowledged.

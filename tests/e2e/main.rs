@@ -3,6 +3,7 @@
 mod clocks;
 mod exactly_once;
 mod first;
+mod halted;
 mod harness;
 mod outages;
 mod parked;

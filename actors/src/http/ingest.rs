@@ -28,7 +28,9 @@ use crate::kafka::{event_headers, new_trace_parent};
 use crate::metrics::Metrics;
 use crate::parking::{self, ParkedEvent};
 use crate::producer::{Producer, Publish};
-use crate::sources::{self, Accepted, AuthError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources};
+use crate::sources::{
+    self, Accepted, AuthError, CertificateError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources,
+};
 use crate::stats::ActorStats;
 
 /// `[ingest]` of config.toml.
@@ -173,7 +175,7 @@ async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<
     };
     let answer = match admitted {
         Ok(source) => {
-            let answer = take(&request, &mut body, source, &state).await;
+            let answer = take(&request, &mut body, source, &state, started).await;
             drop(under_way);
             answer
         }
@@ -211,6 +213,9 @@ enum Answer {
     Parked(HttpResponse),
     Handshake(HttpResponse),
 }
+
+/// An answer is on its way so much earlier than the provider stops waiting for it.
+const MARGIN: Duration = Duration::from_millis(500);
 
 /// How long the rest of a body that is refused anyway may take.
 const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
@@ -278,9 +283,15 @@ async fn take(
     body: &mut web::Payload,
     source: &Source,
     state: &IngestState,
+    started: Instant,
 ) -> Result<Answer, Problem> {
     let limit = state.settings.body_limit;
-    let patience = state.settings.body_timeout;
+    // The provider hangs up when its own time is over, and does not hear what is said after that.
+    let end = source
+        .timeout()
+        .map(|timeout| started + timeout.saturating_sub(MARGIN.min(timeout / 2)));
+    let left = |most: Duration| end.map_or(most, |end| most.min(end.saturating_duration_since(Instant::now())));
+    let patience = left(state.settings.body_timeout);
     let body = tokio::time::timeout(patience, read(request, body, limit))
         .await
         .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
@@ -297,9 +308,13 @@ async fn take(
         peer: peer(request, &state.settings.trusted_proxies),
     };
     match receive_or_fetch(source, &incoming).await? {
-        Received::Ignored { event_type } => Ok(Answer::Ignored(HttpResponse::Ok().json(json!({
-            "ignored": event_type.unwrap_or_else(|| "no mapping takes this event".to_owned()),
-        })))),
+        Received::Ignored { event_type } => Ok(Answer::Ignored(match source.answer() {
+            // It waits for this word, whatever was made of the event.
+            Some(answer) => in_their_words(answer.status, answer.content_type.clone(), answer.body.clone()),
+            None => HttpResponse::Ok().json(json!({
+                "ignored": event_type.unwrap_or_else(|| "no mapping takes this event".to_owned()),
+            })),
+        })),
         Received::Handshake(answer) => Ok(Answer::Handshake(in_their_words(
             answer.status,
             answer.content_type,
@@ -318,7 +333,7 @@ async fn take(
             if let Some(first) = parked.first() {
                 records.push(park(source, request.headers(), &incoming, first, state));
             }
-            publish(records, state).await?;
+            publish(records, state, left(state.settings.deadline)).await?;
             let response = match source.answer() {
                 Some(answer) => in_their_words(answer.status, answer.content_type.clone(), answer.body.clone()),
                 None if parked.is_empty() => HttpResponse::Accepted().json(json!({ "accepted": listed })),
@@ -337,12 +352,20 @@ async fn take(
 async fn receive_or_fetch(source: &Source, incoming: &Incoming<'_, RequestHeaders<'_>>) -> Result<Received, Problem> {
     match source.receive(incoming) {
         Err(Refusal::Unauthorized(AuthError::CertificateNeeded { url })) => {
-            certificates::fetch(source.certificates(), &url)
-                .await
-                .map_err(|error| {
-                    warn!(source = source.name(), %url, %error, "the certificate of a signature cannot be had");
-                    Problem::unavailable("the certificate of the signature could not be fetched; send it again")
-                })?;
+            let fetched = certificates::fetch(source.certificates(), &url).await;
+            fetched.map_err(|error| {
+                warn!(source = source.name(), %url, %error, "the certificate of a signature cannot be had");
+                match error {
+                    // There, and no good; or not there. Sending it again would change nothing.
+                    CertificateError::NotPem
+                    | CertificateError::Chain(_)
+                    | CertificateError::Subject(_)
+                    | CertificateError::Unknown(_) => Refusal::Unauthorized(AuthError::Wrong).into(),
+                    CertificateError::Fetch(_) | CertificateError::TooSoon => {
+                        Problem::unavailable("the certificate of the signature could not be fetched; send it again")
+                    }
+                }
+            })?;
             Ok(source.receive(incoming)?)
         }
         received => Ok(received?),
@@ -423,7 +446,7 @@ struct ToPublish {
 }
 
 /// Publishes all records of a request and waits for all: one answer, and a good one only if Kafka has every one of them.
-async fn publish(records: Vec<ToPublish>, state: &IngestState) -> Result<(), Problem> {
+async fn publish(records: Vec<ToPublish>, state: &IngestState, patience: Duration) -> Result<(), Problem> {
     let mut waiting = Vec::with_capacity(records.len());
     for record in records {
         let (reply, outcome) = oneshot::channel();
@@ -450,13 +473,11 @@ async fn publish(records: Vec<ToPublish>, state: &IngestState) -> Result<(), Pro
         }
         Ok(())
     };
-    tokio::time::timeout(state.settings.deadline, all)
-        .await
-        .unwrap_or_else(|_| {
-            Err(Problem::unavailable(
-                "the event could not be stored durably in time; send it again",
-            ))
-        })
+    tokio::time::timeout(patience, all).await.unwrap_or_else(|_| {
+        Err(Problem::unavailable(
+            "the event could not be stored durably in time; send it again",
+        ))
+    })
 }
 
 /// JSON by its media type, or by saying nothing.

@@ -3,6 +3,7 @@
 mod probe;
 mod record;
 mod settings;
+mod topic_id;
 pub mod topics;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};

@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError;
 
-use super::KafkaSettings;
+use super::{KafkaSettings, topic_id};
 
 /// Silences librdkafka's own log lines of this client: each question has its answer or its error.
 struct Quiet;
@@ -99,6 +99,13 @@ impl Probe {
                 .collect()
         })
         .await
+    }
+
+    /// The id of a topic, which another topic of the same name does not have; `None` where the brokers tell none.
+    pub async fn topic_id(&self, topic: &str, timeout: Duration) -> Result<Option<String>, ProbeError> {
+        let topic = topic.to_owned();
+        self.ask(move |client| Ok(topic_id::topic_id(client.client(), &topic, timeout)?))
+            .await
     }
 
     /// The cluster's id.

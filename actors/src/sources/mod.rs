@@ -7,6 +7,7 @@ mod auth;
 mod config;
 mod expr;
 mod handshake;
+mod json;
 mod mapping;
 mod money;
 mod time;
@@ -16,6 +17,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hookmill_schema::Kind;
@@ -224,6 +226,7 @@ pub struct Source {
     path: String,
     wants_json: bool,
     rate_limit: Option<RateLimit>,
+    timeout: Option<Duration>,
     auth: Auth,
     certificates: Certificates,
     mapping: Mapping,
@@ -272,6 +275,11 @@ impl Source {
     /// How much it may send.
     pub fn rate_limit(&self) -> Option<RateLimit> {
         self.rate_limit
+    }
+
+    /// How long the provider waits for an answer, where that is known.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
     }
 
     /// What the provider waits for when its events are accepted; `None` for our own words.
@@ -392,6 +400,26 @@ impl Source {
             Ok::<(), Refusal>(())
         })?;
         Ok(traces)
+    }
+
+    /// Where a request has its several events: a JSON Pointer to their array.
+    pub fn each(&self) -> Option<&str> {
+        self.mapping.each()
+    }
+
+    /// For each event of a request: where it carries its own signature, and the one that it should have. Nothing where events
+    /// are not signed by themselves.
+    pub fn item_signatures<H: HeaderLookup + ?Sized>(
+        &self,
+        request: &Incoming<'_, H>,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        let mut signatures = Vec::new();
+        self.mapping.walk(request.body, |item, _, _| {
+            let signature = self.auth.sign_item(item);
+            signatures.extend(signature.map(|(pointer, text)| (pointer.to_owned(), text)));
+            Ok::<(), Refusal>(())
+        })?;
+        Ok(signatures)
     }
 
     /// The headers that the provider would send with this body now; `None` where only the provider can sign.
