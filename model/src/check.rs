@@ -27,7 +27,12 @@ pub fn check(protocol: Protocol, threads: usize) -> Report {
         None => HasDiscoveries::All,
         Some(_) => HasDiscoveries::AnyFailures,
     };
-    let checker = protocol.checker().threads(threads).finish_when(until).spawn_bfs().join();
+    let checker = protocol
+        .checker()
+        .threads(threads)
+        .finish_when(until)
+        .spawn_bfs()
+        .join();
     let mut report = Report {
         states: checker.unique_state_count(),
         steps: checker.state_count(),

@@ -126,7 +126,11 @@ impl Lane {
             from: part.from,
             next: part.next,
             epoch: part.epoch,
-            rows: part.batches.iter().flat_map(|at| jobs[*at].batch.rows.clone()).collect(),
+            rows: part
+                .batches
+                .iter()
+                .flat_map(|at| jobs[*at].batch.rows.clone())
+                .collect(),
         };
         let parts = self.holdings.merge(&jobs).into_iter().map(part).collect();
         self.begin(Work::Write(jobs), Sql::Write(parts));
@@ -239,7 +243,9 @@ impl Instance {
 
     /// The statement under way has failed without an effect, or the connection is lost and nobody knows.
     pub fn failed(&mut self, connection_lost: bool, mutant: Option<Mutant>) {
-        let Some((work, _)) = self.lane.working.take() else { return };
+        let Some((work, _)) = self.lane.working.take() else {
+            return;
+        };
         if connection_lost {
             self.lane.connected = false;
             self.lane.inside_transaction = false;
@@ -269,7 +275,9 @@ impl Instance {
 
     /// The answer of the statement under way has arrived.
     pub fn answered(&mut self) {
-        let Some((work, statement)) = self.lane.working.take() else { return };
+        let Some((work, statement)) = self.lane.working.take() else {
+            return;
+        };
         let Stage::Done(answer) = statement.stage else { return };
         match (work, answer) {
             (Work::Claim(partition, wanted), Answer::Claimed(row)) => {
@@ -294,7 +302,8 @@ impl Instance {
                 for part in merged.iter().filter(|part| passed.contains(&part.id)) {
                     self.lane.holdings.moved(&part.id, part.next);
                 }
-                let (done, rest): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| passed.contains(&job.partition));
+                let (done, rest): (Vec<Job>, Vec<Job>) =
+                    jobs.into_iter().partition(|job| passed.contains(&job.partition));
                 for job in done {
                     self.answer(job, Outcome::Committed);
                 }
@@ -315,7 +324,10 @@ impl Instance {
 
     fn reclaimed(&mut self, asked: &[(Partition, i64)], ours: &[(Partition, crate::shard::OffsetRow)]) {
         for (partition, _) in asked {
-            let found = ours.iter().find(|(p, _)| p == partition).map(|(_, row)| (row.epoch, row.next));
+            let found = ours
+                .iter()
+                .find(|(p, _)| p == partition)
+                .map(|(_, row)| (row.epoch, row.next));
             self.lane.holdings.reclaimed(partition, found);
         }
     }
@@ -340,7 +352,9 @@ impl Instance {
         if !wanted {
             return;
         }
-        let Consumer::Reading(current, outbox) = self.consumer(partition) else { return };
+        let Consumer::Reading(current, outbox) = self.consumer(partition) else {
+            return;
+        };
         debug_assert_eq!(*current, claim, "a wanted batch is its consumer's");
         match outcome {
             Outcome::Committed => {
@@ -448,7 +462,11 @@ impl Instance {
         known.sort_unstable();
         known.dedup();
         let rank = |claim: &mut u64| *claim = known.partition_point(|other| other < claim) as u64;
-        self.lane.holdings.held.values_mut().for_each(|hold| rank(&mut hold.claim));
+        self.lane
+            .holdings
+            .held
+            .values_mut()
+            .for_each(|hold| rank(&mut hold.claim));
         rank(&mut self.lane.holdings.first_claim);
         rank(&mut self.lane.claims_made);
         for consumer in &mut self.consumers {
@@ -465,7 +483,12 @@ impl Instance {
             Some((Work::Reconnect(asked) | Work::Confirm(asked, _), _)) => asked.as_mut_slice(),
             _ => &mut [],
         };
-        let held = self.lane.holdings.held.iter_mut().map(|(p, hold)| (*p, &mut hold.epoch));
+        let held = self
+            .lane
+            .holdings
+            .held
+            .iter_mut()
+            .map(|(p, hold)| (*p, &mut hold.epoch));
         held.chain(asked.iter_mut().map(|(p, epoch)| (*p, epoch)))
     }
 }

@@ -329,7 +329,9 @@ impl Protocol {
 
     /// Takes a statement one stage further; where nobody can see it between its lock and its commit, over both.
     fn run(&self, shard: &mut Shard, statement: &mut Statement, others: &[&Statement]) -> Option<()> {
-        shard.advance(statement, others, &self.records, self.mutant).then_some(())?;
+        shard
+            .advance(statement, others, &self.records, self.mutant)
+            .then_some(())?;
         if !self.locks && matches!(statement.stage, Stage::Running(_)) {
             shard.advance(statement, others, &self.records, self.mutant);
         }
@@ -346,11 +348,20 @@ impl Protocol {
         if self.nameless {
             let mut order: Vec<usize> = (0..state.instances.len()).collect();
             let rank = |i: &usize| {
-                let owned: Vec<bool> = state.owners.iter().map(|o| o.is_some_and(|o| usize::from(o) == *i)).collect();
+                let owned: Vec<bool> = state
+                    .owners
+                    .iter()
+                    .map(|o| o.is_some_and(|o| usize::from(o) == *i))
+                    .collect();
                 (&state.instances[*i], owned)
             };
             order.sort_by(|a, b| rank(a).cmp(&rank(b)));
-            let place = |i: Process| order.iter().position(|o| *o == usize::from(i)).and_then(|at| u8::try_from(at).ok());
+            let place = |i: Process| {
+                order
+                    .iter()
+                    .position(|o| *o == usize::from(i))
+                    .and_then(|at| u8::try_from(at).ok())
+            };
             for owner in &mut state.owners {
                 *owner = owner.and_then(place);
             }
@@ -417,7 +428,14 @@ fn calm_order(step: &Step, state: &State) -> u8 {
 fn mark(state: &State) -> u64 {
     let mut hasher = DefaultHasher::new();
     // How many faults may still come does not matter where none does.
-    (&state.shard, &state.dead, &state.owners, &state.instances, &state.orphans).hash(&mut hasher);
+    (
+        &state.shard,
+        &state.dead,
+        &state.owners,
+        &state.instances,
+        &state.orphans,
+    )
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -452,9 +470,15 @@ impl State {
         let current = self.shard.row(partition).epoch;
         let age = |epoch: &mut i64| *epoch = i64::from(*epoch == current && current > 0);
         for instance in &mut self.instances {
-            instance.epochs_mut().filter(|(p, _)| *p == partition).for_each(|(_, epoch)| age(epoch));
+            instance
+                .epochs_mut()
+                .filter(|(p, _)| *p == partition)
+                .for_each(|(_, epoch)| age(epoch));
             if let Some((_, statement)) = &mut instance.lane.working {
-                epochs_of(statement).into_iter().filter(|(p, _)| *p == partition).for_each(|(_, epoch)| age(epoch));
+                epochs_of(statement)
+                    .into_iter()
+                    .filter(|(p, _)| *p == partition)
+                    .for_each(|(_, epoch)| age(epoch));
                 if let (Sql::Claim(p), Stage::Done(Answer::Claimed(row))) = (&statement.sql, &mut statement.stage)
                     && *p == partition
                 {
@@ -463,7 +487,10 @@ impl State {
             }
         }
         for statement in &mut self.orphans {
-            epochs_of(statement).into_iter().filter(|(p, _)| *p == partition).for_each(|(_, epoch)| age(epoch));
+            epochs_of(statement)
+                .into_iter()
+                .filter(|(p, _)| *p == partition)
+                .for_each(|(_, epoch)| age(epoch));
         }
         age(&mut self.shard.offsets[usize::from(partition)].epoch);
     }
@@ -544,31 +571,53 @@ impl Model for Protocol {
                 state.shard.written.iter().all(|rows| rows.is_sorted_by(|a, b| a < b))
             }),
             Property::always(ONLY_POISON, |model: &Self, state: &State| {
-                let buried = |p: Partition| state.dead[usize::from(p)].iter().all(|offset| model.is_poison(p, *offset));
+                let buried = |p: Partition| {
+                    state.dead[usize::from(p)]
+                        .iter()
+                        .all(|offset| model.is_poison(p, *offset))
+                };
                 model.partitions().all(buried)
             }),
             Property::always(TRUTH, |_, state: &State| {
                 let believes = state.instances.iter().flat_map(|instance| &instance.lane.holdings.held);
-                believes.into_iter().all(|(p, hold)| hold.next <= state.shard.row(*p).next)
+                believes
+                    .into_iter()
+                    .all(|(p, hold)| hold.next <= state.shard.row(*p).next)
             }),
             Property::always(NO_SPIN, |_, state: &State| !state.spins),
-            Property::always(PROGRESS, |model: &Self, state: &State| state.spins || model.recovers(state)),
-            Property::sometimes("everything is written", |model: &Self, state: &State| model.is_done(state)),
+            Property::always(PROGRESS, |model: &Self, state: &State| {
+                state.spins || model.recovers(state)
+            }),
+            Property::sometimes("everything is written", |model: &Self, state: &State| {
+                model.is_done(state)
+            }),
             Property::sometimes("a zombie is fenced", |_, state: &State| {
                 let zombie = |i: usize, p: usize| state.owners[p].is_some_and(|owner| usize::from(owner) != i);
                 let fenced = |(i, instance): (usize, &Instance)| {
-                    (0..).zip(&instance.consumers).any(|(p, c)| *c == Consumer::Fenced && zombie(i, p))
+                    (0..)
+                        .zip(&instance.consumers)
+                        .any(|(p, c)| *c == Consumer::Fenced && zombie(i, p))
                 };
                 state.instances.iter().enumerate().any(fenced)
             }),
-            Property::sometimes("a statement without a connection has been committed", |_, state: &State| {
-                state.instances.iter().any(|instance| {
-                    let held = &instance.lane.holdings.held;
-                    held.iter().any(|(p, hold)| hold.next < state.shard.row(*p).next && hold.epoch == state.shard.row(*p).epoch)
-                        && instance.lane.working.as_ref().is_none_or(|(_, s)| matches!(s.sql, Sql::Reclaim(_)))
-                })
+            Property::sometimes(
+                "a statement without a connection has been committed",
+                |_, state: &State| {
+                    state.instances.iter().any(|instance| {
+                        let held = &instance.lane.holdings.held;
+                        held.iter().any(|(p, hold)| {
+                            hold.next < state.shard.row(*p).next && hold.epoch == state.shard.row(*p).epoch
+                        }) && instance
+                            .lane
+                            .working
+                            .as_ref()
+                            .is_none_or(|(_, s)| matches!(s.sql, Sql::Reclaim(_)))
+                    })
+                },
+            ),
+            Property::sometimes("a bad record is buried", |_, state: &State| {
+                state.dead.iter().any(|dead| !dead.is_empty())
             }),
-            Property::sometimes("a bad record is buried", |_, state: &State| state.dead.iter().any(|dead| !dead.is_empty())),
         ]
     }
 }
