@@ -2,6 +2,7 @@
 
 mod kafka;
 mod postgres;
+mod secure;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 pub use kafka::Broker;
 pub use postgres::Shard;
+pub use secure::Secure;
 
 use crate::fetch;
 use crate::process::Process;
@@ -33,6 +35,8 @@ pub struct Options {
     /// Bytes of the file system that each shard has for itself, in memory, so that it can be filled; needs root. `None`
     /// for none of its own.
     pub shard_space: Option<u64>,
+    /// Ways in that ask for TLS and a password, beside the open ones.
+    pub secure: Option<Secure>,
 }
 
 impl Default for Options {
@@ -44,6 +48,7 @@ impl Default for Options {
             ways: 1,
             between_brokers: false,
             shard_space: None,
+            secure: None,
         }
     }
 }
@@ -72,10 +77,16 @@ impl Stack {
             clients: options.ways.max(1),
             between: options.between_brokers,
         };
+        let secure = options.secure.as_ref();
         let ports = free_ports(options.brokers * ways.ports() + options.shards)?;
         let (for_brokers, for_shards) = ports.split_at(options.brokers * ways.ports());
-        let brokers = kafka::start(&programs, &dir, for_brokers, ways);
-        let shards = postgres::start(&programs, &dir, for_shards, options.ways.max(1), options.shard_space);
+        let brokers = kafka::start(&programs, &dir, for_brokers, ways, secure);
+        let servers = postgres::Servers {
+            ways: ways.clients,
+            space: options.shard_space,
+            secure,
+        };
+        let shards = postgres::start(&programs, &dir, for_shards, servers);
         let (brokers, shards) = tokio::try_join!(brokers, shards)?;
         Ok(Self {
             brokers,
@@ -106,6 +117,13 @@ impl Stack {
     /// All brokers.
     pub fn kafkas(&self) -> &[Broker] {
         &self.brokers
+    }
+
+    /// Bootstrap servers that ask for TLS and a password, under the name `host`; only of a stack with [`Secure`].
+    pub fn secure_brokers(&self, host: &str) -> String {
+        let ports = self.brokers.iter().filter_map(Broker::secure_port);
+        let addresses: Vec<String> = ports.map(|port| format!("{host}:{port}")).collect();
+        addresses.join(",")
     }
 
     /// A broker.

@@ -3,8 +3,10 @@
 mod clocks;
 mod exactly_once;
 mod first;
+mod guarded;
 mod halted;
 mod harness;
+mod hostile;
 mod outages;
 mod parked;
 mod poison;

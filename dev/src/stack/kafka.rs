@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 
-use super::{free_ports, local, proxy_before, until_ready};
+use super::{Secure, free_ports, local, proxy_before, until_ready};
 use crate::fetch::Programs;
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
@@ -19,6 +19,7 @@ use crate::proxy::Proxy;
 pub struct Broker {
     process: Process,
     port: u16,
+    secure_port: Option<u16>,
     proxies: Vec<Proxy>,
     between: Option<Proxy>,
 }
@@ -52,7 +53,13 @@ fn cluster_id() -> String {
 }
 
 /// Starts a cluster of a broker for every [`Ways::ports`] ports.
-pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16], ways: Ways) -> Result<Vec<Broker>> {
+pub(super) async fn start(
+    programs: &Programs,
+    dir: &Path,
+    ports: &[u16],
+    ways: Ways,
+    secure: Option<&Secure>,
+) -> Result<Vec<Broker>> {
     if ports.is_empty() {
         return Ok(Vec::new());
     }
@@ -88,10 +95,12 @@ pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16], ways: 
         id: &id,
         voters: voters.join(","),
         ways,
+        secure,
     };
     try_join_all(sets.iter().enumerate().map(|(i, ports)| one(&cluster, i, ports))).await
 }
 
+/// What the brokers have in common.
 struct Cluster<'a> {
     programs: &'a Programs,
     dir: &'a Path,
@@ -99,6 +108,7 @@ struct Cluster<'a> {
     id: &'a str,
     voters: String,
     ways: Ways,
+    secure: Option<&'a Secure>,
 }
 
 async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
@@ -109,10 +119,16 @@ async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
         id,
         voters,
         ways,
+        secure,
     } = cluster;
     let [port, controller, inner @ ..] = ports else {
         bail!("a broker needs at least two ports")
     };
+    let secure_port = secure.map(|_| free_ports(1)).transpose()?.map(|ports| ports[0]);
+    let securely = secure
+        .map(|secure| secure.of_broker(dir))
+        .transpose()?
+        .unwrap_or_default();
     let data = dir.join(format!("kafka-{i}"));
     let outer = free_ports(inner.len())?;
     let mut proxies = Vec::new();
@@ -128,6 +144,11 @@ async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
         write!(protocols, ",{name}:PLAINTEXT")?;
         proxies.push(proxy_before(*outer, *inner).await?);
     }
+    if let Some(port) = secure_port {
+        write!(listeners, ",SECURE://127.0.0.1:{port}")?;
+        // The name, so that the certificate's is checked against more than an address.
+        write!(advertised, ",SECURE://localhost:{port}")?;
+    }
     let between = ways.between.then(|| proxies.pop()).flatten();
     let among = if ways.between { BETWEEN } else { "DIRECT" };
     let config = dir.join(format!("kafka-{i}.properties"));
@@ -141,7 +162,7 @@ controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
 listeners=DIRECT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
 advertised.listeners=DIRECT://127.0.0.1:{port}{advertised}
-listener.security.protocol.map=DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
+listener.security.protocol.map=DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL{protocols}
 inter.broker.listener.name={among}
 log.dirs={data}
 auto.create.topics.enable=false
@@ -159,7 +180,7 @@ log.segment.bytes=67108864
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2
-",
+{securely}",
             node = i + 1,
             data = data.display(),
         ),
@@ -177,6 +198,9 @@ num.recovery.threads.per.data.dir=2
         format
             .args(["kafka.tools.StorageTool", "format", "-t", id, "-c"])
             .arg(&config);
+        if let Some(secure) = secure {
+            format.args(["--add-scram", &secure.scram()]);
+        }
         let output = tokio::task::spawn_blocking(move || format.output())
             .await?
             .context("java cannot be started: install a JDK of 17 or later")?;
@@ -205,6 +229,7 @@ num.recovery.threads.per.data.dir=2
     let broker = Broker {
         process,
         port: *port,
+        secure_port,
         proxies,
         between,
     };
@@ -221,6 +246,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         local(self.port)
+    }
+
+    /// Where it listens for those who come by TLS and a password.
+    pub fn secure_port(&self) -> Option<u16> {
+        self.secure_port
     }
 
     /// The first proxy before it.
