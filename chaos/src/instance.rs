@@ -6,12 +6,11 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use dev::clock::Clock;
 use dev::process::{Process, Program};
 use dev::proxy::Proxy;
 use dev::stack::free_ports;
 use serde_json::Value;
-
-use crate::clock::Clock;
 
 /// One instance: a place that a process of the product fills, again and again.
 pub struct Instance {

@@ -3,7 +3,6 @@
 
 mod campaign;
 mod check;
-mod clock;
 mod deployment;
 mod fault;
 mod garbage;

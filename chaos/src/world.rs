@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use dev::clock::{Clock, Library};
 use dev::disk::Disk;
 use dev::proxy::Proxy;
 use dev::stack::{Options, Stack};
 use futures_util::future::try_join_all;
 
 use crate::check::audit;
-use crate::clock::{Clock, Library};
 use crate::deployment::{Deployment, Product};
 use crate::instance::Instance;
 use crate::kafka;

@@ -2,6 +2,7 @@
 //!
 //! Tests use it as a library ([`stack::Stack`]), people through the command (`cargo run -p dev -- --help`).
 
+pub mod clock;
 pub mod disk;
 pub mod fetch;
 pub mod process;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use hookmill_actors::kafka::Probe;
@@ -18,7 +18,7 @@ use super::{check, migrate, topics};
 use crate::config::Config;
 use crate::{open_files, telemetry};
 
-/// Exit code when the tree gave up: whoever runs the process should start it again (sysexits' EX_SOFTWARE).
+/// Exit code when the tree gave up, or cannot go on: whoever runs the process should start it again (sysexits' EX_SOFTWARE).
 const GAVE_UP: u8 = 70;
 /// Exit code when stopping took too long.
 const TOO_SLOW: u8 = 75;
@@ -55,6 +55,13 @@ async fn serve(config: Config) -> Result<ExitCode> {
     let (settings, probe, pools) = prepared;
     let mut pipeline = Pipeline::start(settings, probe, pools);
     tokio::select! {
+        seconds = set_back() => {
+            error!(
+                seconds,
+                "the wall clock was set back, and the Kafka clients' threads would sleep for as long; exiting so that this process can be started afresh"
+            );
+            return Ok(ExitCode::from(GAVE_UP));
+        }
         exit = pipeline.ended() => {
             error!(reason = %exit, "the actors gave up; exiting so that this process can be started afresh");
             return Ok(ExitCode::from(GAVE_UP));
@@ -81,6 +88,26 @@ async fn serve(config: Config) -> Result<ExitCode> {
         }
     })
 }
+
+/// Waits until the wall clock is set back; by how many seconds. librdkafka's threads wait for points in time of that clock
+/// (`pthread_cond_timedwait` in its tinycthread.c), so that setting it back by an hour stops them for an hour; a jump
+/// ahead only wakes them. A step of less than [`BEARABLE`], as time daemons make, is waited for.
+async fn set_back() -> u64 {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut last = (Instant::now(), SystemTime::now());
+    loop {
+        tick.tick().await;
+        let now = (Instant::now(), SystemTime::now());
+        let due = last.1 + (now.0 - last.0);
+        match due.duration_since(now.1) {
+            Ok(behind) if behind > BEARABLE => return behind.as_secs(),
+            _ => last = now,
+        }
+    }
+}
+
+/// Shorter than the group waits for a member.
+const BEARABLE: Duration = Duration::from_secs(3);
 
 fn stopped_early(signal: &str) -> ExitCode {
     info!("{signal} during the start: stopped");

@@ -2,6 +2,7 @@
 
 mod coverage;
 mod endpoint;
+mod clocks;
 mod exactly_once;
 mod first;
 mod guarded;

@@ -110,7 +110,7 @@ pub(super) async fn topic_recreated(world: &World) -> Result<()> {
     let before = aside.rows().await?;
     let replicas = if world.stack.kafkas().len() > 1 { 3 } else { 1 };
     kafka::recreate(&world.stack.brokers(), &aside.deployment.topic("order"), replicas).await?;
-    if !aside.halts(&instance, "recreated").await? {
+    if !aside.halts(&instance, "created again").await? {
         world.complain(format!(
             "a topic was deleted and made again, and 60 s later no partition was halted for it ({})",
             aside.deployment.name
