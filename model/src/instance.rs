@@ -1,13 +1,12 @@
 //! One process: a member of the group with a consumer for each partition, and its shard's writer. Batches are cut by the
-//! product's [`Outbox`], statements are chosen and answers taken note of by its [`Holdings`].
+//! product's [`Outbox`], and what the writer makes of its answers is in [`crate::lane`].
 
-use std::collections::VecDeque;
+use hookmill_actors::batch::{BatchLimits, Outbox};
+use hookmill_actors::shard_writer::holdings::{Hold, Verdict};
 
-use hookmill_actors::batch::{Batch, BatchLimits, Outbox};
-use hookmill_actors::shard_writer::holdings::{Hold, Holdings, Merged, Verdict, Waiting};
-
+use crate::lane::{Job, Lane, Work};
 use crate::mutant::Mutant;
-use crate::shard::{Answer, Part, Partition, Row, Sql, Stage, Statement};
+use crate::shard::{Answer, OffsetRow, Partition, Row, Sql, Stage};
 
 /// A partition's consumer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,69 +19,6 @@ pub enum Consumer {
     Reading(u64, Outbox<Row>),
     /// Somebody else has claimed the partition.
     Fenced,
-}
-
-/// A batch with the writer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Job {
-    partition: Partition,
-    claim: u64,
-    batch: Batch<Row>,
-    wanted: bool,
-}
-
-impl Waiting<Partition> for Job {
-    fn id(&self) -> &Partition {
-        &self.partition
-    }
-    fn claim(&self) -> u64 {
-        self.claim
-    }
-    fn from(&self) -> i64 {
-        self.batch.from
-    }
-    fn next(&self) -> i64 {
-        self.batch.next
-    }
-    fn rows(&self) -> usize {
-        self.batch.rows.len()
-    }
-    fn is_wanted(&self) -> bool {
-        self.wanted
-    }
-    fn goes_with(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-/// What the writer is about.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Work {
-    /// Claims; whether the consumer still waits for it.
-    Claim(Partition, bool),
-    /// Asks, over a new connection, for all that it holds.
-    Reconnect(Vec<(Partition, i64)>),
-    /// Writes.
-    Write(Vec<Job>),
-    /// Asks for partitions that did not pass; their batches wait.
-    Confirm(Vec<(Partition, i64)>, Vec<Job>),
-}
-
-/// The shard's writer.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Lane {
-    /// What it has claimed.
-    pub holdings: Holdings<Partition>,
-    claims_made: u64,
-    connected: bool,
-    /// Mutants: statements on this connection are never committed.
-    pub inside_transaction: bool,
-    claims: VecDeque<Partition>,
-    waiting: VecDeque<Job>,
-    /// Of a refused statement: to be tried one by one.
-    alone: VecDeque<Job>,
-    /// What it is about, and the statement that is under way for it.
-    pub working: Option<(Work, Statement)>,
 }
 
 /// One process.
@@ -101,53 +37,6 @@ const SPIN: usize = 64;
 
 /// It runs in a circle.
 pub struct Spins;
-
-impl Lane {
-    fn new(claims_made: u64) -> Self {
-        Self {
-            holdings: Holdings::new(claims_made),
-            claims_made,
-            connected: false,
-            inside_transaction: false,
-            claims: VecDeque::new(),
-            waiting: VecDeque::new(),
-            alone: VecDeque::new(),
-            working: None,
-        }
-    }
-
-    fn begin(&mut self, work: Work, sql: Sql) {
-        self.working = Some((work, Statement::new(sql)));
-    }
-
-    fn write(&mut self, jobs: Vec<Job>) {
-        let part = |part: Merged<Partition>| Part {
-            partition: part.id,
-            from: part.from,
-            next: part.next,
-            epoch: part.epoch,
-            rows: part.batches.iter().flat_map(|at| jobs[*at].batch.rows.clone()).collect(),
-        };
-        let parts = self.holdings.merge(&jobs).into_iter().map(part).collect();
-        self.begin(Work::Write(jobs), Sql::Write(parts));
-    }
-
-    fn give_back(&mut self, jobs: Vec<Job>) {
-        let mut all: VecDeque<Job> = jobs.into();
-        all.append(&mut self.alone);
-        all.append(&mut self.waiting);
-        self.waiting = all;
-    }
-
-    /// All batches that are with the writer.
-    fn jobs_mut(&mut self) -> impl Iterator<Item = &mut Job> {
-        let under_way = match &mut self.working {
-            Some((Work::Write(jobs) | Work::Confirm(_, jobs), _)) => jobs.as_mut_slice(),
-            _ => &mut [],
-        };
-        self.waiting.iter_mut().chain(&mut self.alone).chain(under_way)
-    }
-}
 
 /// What became of a batch.
 enum Outcome {
@@ -239,7 +128,9 @@ impl Instance {
 
     /// The statement under way has failed without an effect, or the connection is lost and nobody knows.
     pub fn failed(&mut self, connection_lost: bool, mutant: Option<Mutant>) {
-        let Some((work, _)) = self.lane.working.take() else { return };
+        let Some((work, _)) = self.lane.working.take() else {
+            return;
+        };
         if connection_lost {
             self.lane.connected = false;
             self.lane.inside_transaction = false;
@@ -269,7 +160,9 @@ impl Instance {
 
     /// The answer of the statement under way has arrived.
     pub fn answered(&mut self) {
-        let Some((work, statement)) = self.lane.working.take() else { return };
+        let Some((work, statement)) = self.lane.working.take() else {
+            return;
+        };
         let Stage::Done(answer) = statement.stage else { return };
         match (work, answer) {
             (Work::Claim(partition, wanted), Answer::Claimed(row)) => {
@@ -294,7 +187,8 @@ impl Instance {
                 for part in merged.iter().filter(|part| passed.contains(&part.id)) {
                     self.lane.holdings.moved(&part.id, part.next);
                 }
-                let (done, rest): (Vec<Job>, Vec<Job>) = jobs.into_iter().partition(|job| passed.contains(&job.partition));
+                let (done, rest): (Vec<Job>, Vec<Job>) =
+                    jobs.into_iter().partition(|job| passed.contains(&job.partition));
                 for job in done {
                     self.answer(job, Outcome::Committed);
                 }
@@ -313,9 +207,12 @@ impl Instance {
         }
     }
 
-    fn reclaimed(&mut self, asked: &[(Partition, i64)], ours: &[(Partition, crate::shard::OffsetRow)]) {
+    fn reclaimed(&mut self, asked: &[(Partition, i64)], ours: &[(Partition, OffsetRow)]) {
         for (partition, _) in asked {
-            let found = ours.iter().find(|(p, _)| p == partition).map(|(_, row)| (row.epoch, row.next));
+            let found = ours
+                .iter()
+                .find(|(p, _)| p == partition)
+                .map(|(_, row)| (row.epoch, row.next));
             self.lane.holdings.reclaimed(partition, found);
         }
     }
@@ -340,7 +237,9 @@ impl Instance {
         if !wanted {
             return;
         }
-        let Consumer::Reading(current, outbox) = self.consumer(partition) else { return };
+        let Consumer::Reading(current, outbox) = self.consumer(partition) else {
+            return;
+        };
         debug_assert_eq!(*current, claim, "a wanted batch is its consumer's");
         match outcome {
             Outcome::Committed => {
@@ -448,7 +347,11 @@ impl Instance {
         known.sort_unstable();
         known.dedup();
         let rank = |claim: &mut u64| *claim = known.partition_point(|other| other < claim) as u64;
-        self.lane.holdings.held.values_mut().for_each(|hold| rank(&mut hold.claim));
+        self.lane
+            .holdings
+            .held
+            .values_mut()
+            .for_each(|hold| rank(&mut hold.claim));
         rank(&mut self.lane.holdings.first_claim);
         rank(&mut self.lane.claims_made);
         for consumer in &mut self.consumers {
@@ -465,7 +368,12 @@ impl Instance {
             Some((Work::Reconnect(asked) | Work::Confirm(asked, _), _)) => asked.as_mut_slice(),
             _ => &mut [],
         };
-        let held = self.lane.holdings.held.iter_mut().map(|(p, hold)| (*p, &mut hold.epoch));
+        let held = self
+            .lane
+            .holdings
+            .held
+            .iter_mut()
+            .map(|(p, hold)| (*p, &mut hold.epoch));
         held.chain(asked.iter_mut().map(|(p, epoch)| (*p, epoch)))
     }
 }

@@ -253,7 +253,11 @@ impl Shard {
                     }
                 };
                 let passed: Vec<&Part> = parts.iter().filter(admitted).collect();
-                let refused = |part: &&Part| part.rows.iter().any(|row| self.refuses(part.partition, *row, records, mutant));
+                let refused = |part: &&Part| {
+                    part.rows
+                        .iter()
+                        .any(|row| self.refuses(part.partition, *row, records, mutant))
+                };
                 if passed.iter().any(refused) {
                     Stage::Done(Answer::Refused)
                 } else if passed.is_empty() {

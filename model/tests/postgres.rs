@@ -37,6 +37,8 @@ fn row(record: Record, partition: u8, offset: i64, at: DateTime<Utc>) -> Row {
         // No text of Postgres holds it.
         Record::Poison => ("x".to_owned(), "\0"),
     };
+    // An order of its own for each partition: two that met in one statement would have to be written apart.
+    let order = partition.to_string();
     let event = NewEvent {
         source: "s",
         event_id: &id,
@@ -44,7 +46,7 @@ fn row(record: Record, partition: u8, offset: i64, at: DateTime<Utc>) -> Row {
         event_type: "order.paid",
         occurred_at: at,
         user_id: user,
-        order_id: Some("o"),
+        order_id: Some(&order),
         dispute_id: None,
         status: Status::Paid,
         provider_status: None,
@@ -83,7 +85,10 @@ fn any_statement(random: &mut StdRng, shard: &Shard) -> Sql {
                 let poison = |at: &i64| at % 5 == 4;
                 // As consumers do, bad ones are mostly stepped over.
                 let skip = random.random_bool(0.7);
-                let rows = (from..next).filter(|at| !(skip && poison(at))).map(model::shard::Row).collect();
+                let rows = (from..next)
+                    .filter(|at| !(skip && poison(at)))
+                    .map(model::shard::Row)
+                    .collect();
                 model::shard::Part {
                     partition: *p,
                     from,
@@ -111,15 +116,22 @@ async fn really(connection: &mut Connection, sql: &Sql, records: &[Vec<Record>],
         }
         Sql::Reclaim(held) => {
             let held: Vec<_> = held.iter().map(|(p, epoch)| (i32::from(*p), *epoch)).collect();
-            let ours = offsets::reclaim(connection, TOPIC, &held, "me").await.expect("an answer");
-            let mut ours: Vec<_> = ours.into_iter().map(|(p, claimed)| (number(p), row_of(claimed))).collect();
+            let ours = offsets::reclaim(connection, TOPIC, &held, "me")
+                .await
+                .expect("an answer");
+            let mut ours: Vec<_> = ours
+                .into_iter()
+                .map(|(p, claimed)| (number(p), row_of(claimed)))
+                .collect();
             ours.sort_unstable();
             Answer::Reclaimed(ours)
         }
         Sql::Write(parts) => {
             let rows = |part: &model::shard::Part| {
                 let of = &records[usize::from(part.partition)];
-                let row = |r: &model::shard::Row| row(of[usize::try_from(r.0).expect("not negative")], part.partition, r.0, at);
+                let row = |r: &model::shard::Row| {
+                    row(of[usize::try_from(r.0).expect("not negative")], part.partition, r.0, at)
+                };
                 part.rows.iter().map(row).collect::<Vec<_>>()
             };
             let rows: Vec<Vec<Row>> = parts.iter().map(rows).collect();
@@ -178,7 +190,10 @@ async fn the_models_shard_does_what_the_sql_does() {
             };
             let mut statement = Statement::new(sql.clone());
             while !statement.is_done() {
-                assert!(modelled.advance(&mut statement, &[], &records, None), "nothing to wait for");
+                assert!(
+                    modelled.advance(&mut statement, &[], &records, None),
+                    "nothing to wait for"
+                );
             }
             let connection = connections.choose_mut(&mut random).expect("one of three");
             let answer = really(connection, &sql, &records, at).await;
@@ -194,7 +209,13 @@ async fn the_models_shard_does_what_the_sql_does() {
         let client = server.shard(0).connect(&name).await.expect("a connection");
         let text = "SELECT next_offset, epoch FROM consumer_offsets ORDER BY partition";
         let rows = client.query(text, &[]).await.expect("rows");
-        let stands: Vec<_> = rows.iter().map(|row| OffsetRow { next: row.get(0), epoch: row.get(1) }).collect();
+        let stands: Vec<_> = rows
+            .iter()
+            .map(|row| OffsetRow {
+                next: row.get(0),
+                epoch: row.get(1),
+            })
+            .collect();
         assert_eq!(stands, modelled.offsets);
         for (p, records) in (0..).zip(&records) {
             let text = format!("SELECT kafka_offset FROM order_events WHERE kafka_partition = {p} ORDER BY 1");
@@ -209,5 +230,8 @@ async fn the_models_shard_does_what_the_sql_does() {
             assert_eq!(written, expected, "partition {p}");
         }
     }
-    assert!(refused > 0 && partly > 0 && fenced > 0 && lost > 0, "{refused} {partly} {fenced} {lost}");
+    assert!(
+        refused > 0 && partly > 0 && fenced > 0 && lost > 0,
+        "{refused} {partly} {fenced} {lost}"
+    );
 }

@@ -6,7 +6,10 @@ use model::{Protocol, Record, check};
 fn holds(records: &[&str], faults: u8, rare: &[&str]) {
     let records: Vec<_> = records.iter().map(|text| Record::read(text)).collect();
     let report = check(Protocol::new(records.clone(), faults), 2);
-    println!("{records:?}, {faults} faults: {} states, {} steps, depth {}", report.states, report.steps, report.depth);
+    println!(
+        "{records:?}, {faults} faults: {} states, {} steps, depth {}",
+        report.states, report.steps, report.depth
+    );
     for (promise, history) in &report.broken {
         println!("broken: {promise}\n{history:#?}");
     }

@@ -27,6 +27,16 @@ pub enum Site {
     Admin(web::Data<AdminState>),
 }
 
+impl Site {
+    /// Adds its routes to a server's.
+    pub fn mount(self, app: &mut web::ServiceConfig) {
+        match self {
+            Site::Ingest(state) => ingest::configure(app, state),
+            Site::Admin(state) => admin::configure(app, state),
+        }
+    }
+}
+
 /// Where and how a server listens.
 #[derive(Clone, Debug)]
 pub struct ListenSettings {
@@ -66,10 +76,7 @@ impl HttpServer {
         let site = self.site.clone();
         let server = WebServer::new(move || {
             let site = site.clone();
-            App::new().configure(move |app| match site {
-                Site::Ingest(state) => ingest::configure(app, state),
-                Site::Admin(state) => admin::configure(app, state),
-            })
+            App::new().configure(move |app| site.mount(app))
         })
         .workers(workers)
         .max_connections(max_connections.div_ceil(workers.max(1)))

@@ -157,9 +157,7 @@ impl<P: Ord + Clone> Holdings<P> {
 
     /// Whether a batch begins where its partition stands.
     pub fn is_in_step<W: Waiting<P>>(&self, batch: &W) -> bool {
-        self.held
-            .get(batch.id())
-            .is_some_and(|held| held.next == batch.from())
+        self.held.get(batch.id()).is_some_and(|held| held.next == batch.from())
     }
 
     /// A statement has moved a partition's offset.
@@ -231,7 +229,12 @@ mod tests {
 
     #[test]
     fn consecutive_batches_of_partitions_of_one_topic_make_one_statement() {
-        let jobs = [Job("o0", 5, 10, 12), Job("o1", 6, 0, 1), Job("d0", 7, 0, 1), Job("o0", 5, 12, 13)];
+        let jobs = [
+            Job("o0", 5, 10, 12),
+            Job("o1", 6, 0, 1),
+            Job("d0", 7, 0, 1),
+            Job("o0", 5, 12, 13),
+        ];
         let choice = choose(&jobs, 100);
         assert_eq!(choice.chosen, [jobs[0].clone(), jobs[1].clone(), jobs[3].clone()]);
         assert_eq!(choice.left, [jobs[2].clone()]);
@@ -244,7 +247,12 @@ mod tests {
 
     #[test]
     fn a_full_statement_leaves_the_rest_in_order_and_one_batch_is_always_taken() {
-        let jobs = [Job("o0", 5, 10, 19), Job("o0", 5, 19, 20), Job("o1", 6, 0, 9), Job("o0", 5, 20, 21)];
+        let jobs = [
+            Job("o0", 5, 10, 19),
+            Job("o0", 5, 19, 20),
+            Job("o1", 6, 0, 9),
+            Job("o0", 5, 20, 21),
+        ];
         let choice = choose(&jobs, 9);
         assert_eq!(choice.chosen, [jobs[0].clone()]);
         assert_eq!(choice.left, [jobs[1].clone(), jobs[2].clone(), jobs[3].clone()]);

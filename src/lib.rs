@@ -1,0 +1,5 @@
+//! What the `hookmill` command is made of: configuration, commands, wiring.
+
+pub mod commands;
+pub mod config;
+pub mod telemetry;
