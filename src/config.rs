@@ -1,9 +1,9 @@
 //! The configuration: config.toml, then the environment (`HOOKMILL_<SECTION>__<KEY>`), then what the commands resolve
 //! of it. Settings live beside the actors that use them; here is only how they come together.
 
+mod explain;
 mod locate;
 
-use std::fmt::Write as _;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
-use hookmill_actors::sources::{SourceConfig, Sources, nearest};
+use hookmill_actors::sources::{SourceConfig, Sources};
 use hookmill_schema::ConnectSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -39,6 +39,7 @@ pub struct Config {
     pub kafka: KafkaSettings,
     #[serde(default)]
     pub topics: Topics,
+    #[serde(default)]
     pub postgres: PostgresSettings,
     #[serde(default)]
     pub events: EventSettings,
@@ -111,8 +112,9 @@ impl Topics {
 #[serde(deny_unknown_fields)]
 pub struct PostgresSettings {
     /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
-    #[serde(deserialize_with = "one_or_many")]
-    pub shard_urls: Vec<String>,
+    /// What reads and writes shards refuses to start without one; what does not needs none.
+    #[serde(default, deserialize_with = "one_or_many")]
+    pub shard_urls: Vec<SecretString>,
     /// Writers, and so connections that write, for each shard.
     #[serde(default = "two")]
     pub lanes: NonZero<usize>,
@@ -122,12 +124,28 @@ pub struct PostgresSettings {
     /// How long connecting may take.
     #[serde(default = "five_seconds", with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// How long a start waits for a shard that does not answer, before it is refused.
+    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    pub start_timeout: Duration,
     /// After this the server gives up a statement.
     #[serde(default = "thirty_seconds", with = "humantime_serde")]
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock.
     #[serde(default = "ten_seconds", with = "humantime_serde")]
     pub lock_timeout: Duration,
+}
+
+impl Default for PostgresSettings {
+    fn default() -> Self {
+        Self {
+            shard_urls: Vec::new(),
+            lanes: two(),
+            migrate_on_start: yes(),
+            connect_timeout: five_seconds(),
+            statement_timeout: thirty_seconds(),
+            lock_timeout: ten_seconds(),
+        }
+    }
 }
 
 fn two() -> NonZero<usize> {
@@ -146,17 +164,18 @@ fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
-fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SecretString>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {
         One(String),
         Many(Vec<String>),
     }
-    Ok(match OneOrMany::deserialize(input)? {
+    let values = match OneOrMany::deserialize(input)? {
         OneOrMany::One(value) => vec![value],
         OneOrMany::Many(values) => values,
-    })
+    };
+    Ok(values.into_iter().map(SecretString::from).collect())
 }
 
 /// `[events]`: the partitions of the event tables.
@@ -210,6 +229,8 @@ impl Config {
                 path.display()
             );
         }
+        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        explain::well_formed(path, &text)?;
         let figment = Figment::new().merge(Toml::file_exact(path)).merge(
             Env::prefixed("HOOKMILL_")
                 .filter(|key| key.as_str().contains("__"))
@@ -217,9 +238,9 @@ impl Config {
         );
         let mut config: Config = figment
             .extract()
-            .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
+            .map_err(|errors| anyhow::anyhow!(explain::explain(path, errors)))?;
         config.path = path.to_owned();
-        config.text = std::fs::read_to_string(path).unwrap_or_default();
+        config.text = text;
         config
             .validate()
             .with_context(|| format!("the configuration in {} cannot be used", path.display()))?;
@@ -239,12 +260,8 @@ impl Config {
                 self.topics.orders.name
             );
         }
-        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
-            bail!(
-                "admin.listen = {} is not loopback and admin.token is not set: set it, for example to \"env:HOOKMILL_ADMIN_TOKEN\"",
-                self.admin.listen
-            );
-        }
+        self.ingest.validate().map_err(anyhow::Error::msg)?;
+        self.admin.validate().map_err(anyhow::Error::msg)?;
         if self.writers.batch_rows == 0 || self.writers.batch_bytes == 0 || self.writers.statement_rows == 0 {
             bail!("the settings in [writers] must be above 0");
         }
@@ -263,11 +280,12 @@ impl Config {
     pub fn shard_urls(&self) -> Result<Vec<Arc<str>>> {
         let mut urls = Vec::new();
         for entry in &self.postgres.shard_urls {
+            let entry = entry.expose_secret();
             let value = if entry.starts_with("env:") || entry.starts_with("file:") {
                 let reference: SecretRef = entry.parse().context("postgres.shard_urls")?;
                 reference.resolve().context("postgres.shard_urls")?
             } else {
-                SecretString::from(entry.as_str())
+                SecretString::from(entry)
             };
             urls.extend(
                 value
@@ -290,6 +308,11 @@ impl Config {
         Ok(urls)
     }
 
+    /// How to reach Kafka, with the secrets that its properties name.
+    pub fn kafka(&self) -> Result<KafkaSettings> {
+        self.kafka.clone().resolved().map_err(anyhow::Error::msg)
+    }
+
     /// The time-outs of a shard's connections.
     pub fn connect(&self) -> ConnectSettings {
         ConnectSettings {
@@ -302,7 +325,7 @@ impl Config {
 
     /// The admin token. On loopback nobody needs it.
     pub fn admin_token(&self) -> Result<Option<SecretString>> {
-        if self.admin.listen.ip().is_loopback() {
+        if self.admin.is_loopback() {
             return Ok(None);
         }
         self.admin
@@ -315,13 +338,19 @@ impl Config {
     /// The sources, with their secrets.
     pub fn sources(&self) -> Result<Sources> {
         let sources = Sources::compile(self.sources.clone()).map_err(|error| {
-            let at = self.sources.iter().position(|s| s.name == error.source_name());
+            let at = self.sources.iter().rposition(|s| s.name == error.source_name());
             let at = at.and_then(|i| {
-                let path = ["sources".to_owned(), i.to_string(), "name".to_owned()];
+                let mut path = vec!["sources".to_owned(), i.to_string()];
+                match error.path() {
+                    [] => path.push("name".to_owned()),
+                    inside => path.extend_from_slice(inside),
+                }
                 locate::locate(&self.text, &path, None)
             });
-            let line = at.map(|(line, _)| format!(", line {line}")).unwrap_or_default();
-            anyhow::Error::new(error).context(format!("[[sources]] in {}{line}", self.path.display()))
+            let place = at
+                .map(|(line, column)| format!(", line {line}, column {column}"))
+                .unwrap_or_default();
+            anyhow::Error::new(error).context(format!("[[sources]] in {}{place}", self.path.display()))
         })?;
         for source in sources.iter().filter(|source| source.takes_from_anybody()) {
             if !self.ingest.listen.ip().is_loopback() {
@@ -342,67 +371,6 @@ impl Config {
         let future = TimeDelta::from_std(self.events.window_future).context("events.window_future is too long")?;
         Ok((past, future))
     }
-}
-
-/// All that is wrong in one message: key, place, what is wrong, and what may have been meant.
-fn explain(path: &Path, errors: figment::Error) -> String {
-    let file_text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut text = String::new();
-    for error in errors {
-        let key = error.path.join(".");
-        let metadata = error.metadata.as_ref();
-        let unknown = match &error.kind {
-            figment::error::Kind::UnknownField(name, _) => Some(name.as_str()),
-            _ => None,
-        };
-        let place = match metadata {
-            Some(m) if m.name.contains("environment") => {
-                format!("the environment (HOOKMILL_{})", key.to_uppercase().replace('.', "__"))
-            }
-            _ => {
-                let file = match metadata.and_then(|m| m.source.as_ref()) {
-                    Some(figment::Source::File(file)) => relative(file),
-                    _ => path.to_owned(),
-                };
-                // figment's path leads to the stranger itself.
-                let stranger = unknown.is_some_and(|name| error.path.last().is_some_and(|last| last == name));
-                let parents = &error.path[..error.path.len() - usize::from(stranger)];
-                match locate::locate(&file_text, parents, unknown) {
-                    Some((line, column)) => format!("{}, line {line}, column {column}", file.display()),
-                    None => file.display().to_string(),
-                }
-            }
-        };
-        let meant = match &error.kind {
-            figment::error::Kind::UnknownField(name, known) | figment::error::Kind::UnknownVariant(name, known) => {
-                let meant = nearest(name, known.iter().copied());
-                meant
-                    .map(|word| format!("; did you mean `{word}`?"))
-                    .unwrap_or_default()
-            }
-            _ => String::new(),
-        };
-        let separator = if text.is_empty() { "" } else { "\n" };
-        let subject = if key.is_empty() {
-            String::new()
-        } else {
-            format!("{key}: ")
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{separator}{subject}{}{meant} (in {place}); the commented config.toml of the distribution explains every key",
-            error.kind
-        );
-    }
-    text
-}
-
-fn relative(file: &Path) -> PathBuf {
-    std::env::current_dir()
-        .ok()
-        .and_then(|here| file.strip_prefix(here).ok().map(Path::to_path_buf))
-        .unwrap_or_else(|| file.to_path_buf())
 }
 
 #[cfg(test)]

@@ -2,4 +2,5 @@
 
 pub mod commands;
 pub mod config;
+mod open_files;
 pub mod telemetry;

@@ -24,6 +24,7 @@ pub fn generators(sources: &[&'static str], senders: u64, count: u64, run_id: &s
             worker,
             users: 20,
             disputes_percent: 10,
+            old_one_in: 0,
             poison: 0,
             count: count / senders + u64::from(worker < count % senders),
             seed: 1,

@@ -111,8 +111,12 @@ async fn really(connection: &mut Connection, sql: &Sql, records: &[Vec<Record>],
     let number = |partition: i32| u8::try_from(partition).expect("one of two");
     match sql {
         Sql::Claim(p) => {
-            let claimed = offsets::claim(connection, TOPIC, i32::from(*p), "me").await;
-            Answer::Claimed(row_of(claimed.expect("claimed")))
+            let me = offsets::Claimant {
+                owner: "me",
+                ..offsets::Claimant::default()
+            };
+            let claimed = offsets::claim(connection, TOPIC, i32::from(*p), me).await;
+            Answer::Claimed(row_of(claimed.expect("claimed").0))
         }
         Sql::Reclaim(held) => {
             let held: Vec<_> = held.iter().map(|(p, epoch)| (i32::from(*p), *epoch)).collect();
@@ -164,6 +168,7 @@ async fn the_models_shard_does_what_the_sql_does() {
         brokers: 0,
         shards: 1,
         dir: Some(dir),
+        ..Options::default()
     };
     let server = Stack::start(options).await.expect("Postgres starts");
     let records = records();

@@ -29,6 +29,7 @@ async fn server() -> Arc<Stack> {
                 brokers: 0,
                 shards: 1,
                 dir: Some(dir),
+                ..Options::default()
             };
             // On a runtime that outlives the first test.
             let started = tokio::task::spawn_blocking(move || RUNTIME.block_on(Stack::start(options)));
@@ -148,9 +149,14 @@ fn part(partition: i32, from: i64, claimed: Claimed, rows: &[Row]) -> Part<'_> {
 }
 
 async fn claim(connection: &mut Connection, partition: i32) -> Claimed {
-    offsets::claim(connection, TOPIC, partition, "me")
+    let me = Claimant {
+        owner: "me",
+        ..Claimant::default()
+    };
+    offsets::claim(connection, TOPIC, partition, me)
         .await
         .expect("claimed")
+        .0
 }
 
 #[tokio::test]

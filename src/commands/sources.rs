@@ -2,6 +2,7 @@
 
 mod coverage;
 mod request;
+mod sign;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,6 +41,9 @@ pub enum SourcesAction {
         no_verify: bool,
     },
     /// Signs a body as the provider would, and prints the headers and a curl line.
+    ///
+    /// Ids that are signed and not given get stand-ins. Where each event carries its own signature, the body is printed with
+    /// them.
     Sign {
         /// The source's name.
         name: String,
@@ -63,7 +67,7 @@ pub enum SourcesAction {
         /// The folder.
         #[arg(long)]
         dir: PathBuf,
-        /// Only files whose names begin so; those of the preset unless said otherwise.
+        /// Only files whose names begin so; unless said otherwise those of the preset, or all where none is called like it.
         #[arg(long)]
         prefix: Option<String>,
     },
@@ -89,7 +93,7 @@ pub fn run_without(action: &SourcesAction, output: Output) -> Result<ExitCode> {
         } => coverage::run(
             &SourceConfig::of_preset(preset).compile_unverified()?,
             dir,
-            prefix.as_deref().unwrap_or(preset),
+            prefix.as_deref(),
             output,
         ),
         _ => bail!("this needs a configuration: name it with --config"),
@@ -107,12 +111,10 @@ pub fn run(config: &Config, action: &SourcesAction, output: Output) -> Result<Ex
             request,
             no_verify,
         } => test(named(config, name)?, request, *no_verify, output),
-        SourcesAction::Sign { name, request, url } => sign(named(config, name)?, request, url, output),
+        SourcesAction::Sign { name, request, url } => sign::run(named(config, name)?, request, url, output),
         SourcesAction::Coverage { name, dir, prefix, .. } => {
             let source = named(config, name.as_deref().unwrap_or_default())?;
-            let preset = source.preset.clone().unwrap_or_default();
-            let prefix = prefix.clone().unwrap_or(preset);
-            coverage::run(&source.clone().compile_unverified()?, dir, &prefix, output)
+            coverage::run(&source.clone().compile_unverified()?, dir, prefix.as_deref(), output)
         }
     }
 }
@@ -120,7 +122,17 @@ pub fn run(config: &Config, action: &SourcesAction, output: Output) -> Result<Ex
 fn named<'a>(config: &'a Config, name: &str) -> Result<&'a SourceConfig> {
     config.sources.iter().find(|s| s.name == name).with_context(|| {
         let names: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
-        format!("no source is called {name:?}: there are {}", names.join(", "))
+        let meant = sources::nearest(name, names.iter().copied());
+        let meant = meant
+            .map(|word| format!(" (did you mean {word:?}?)"))
+            .unwrap_or_default();
+        match names.is_empty() {
+            true => format!(
+                "no source is called {name:?}: {} has no [[sources]]",
+                config.path.display()
+            ),
+            false => format!("no source is called {name:?}{meant}: there are {}", names.join(", ")),
+        }
     })
 }
 
@@ -272,41 +284,6 @@ fn print_trace(trace: Option<&Trace>) {
         let value = value.as_deref().unwrap_or("(nothing)");
         println!("  {field:<12} {value:<44} {}", place.as_deref().unwrap_or("-"));
     }
-}
-
-fn sign(source: &SourceConfig, args: &RequestArgs, url: &str, output: Output) -> Result<ExitCode> {
-    let compiled = compile(source, true)?;
-    let (headers, body) = (args.headers(), args.body()?);
-    let incoming = Incoming::post(&headers, &body, args.at()?);
-    let Some(signed) = compiled.sign(&incoming) else {
-        bail!(
-            "{} cannot be signed for here: only the provider has the key, or a header that is signed is missing (give it with --header)",
-            source.name
-        );
-    };
-    let given = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-    let mut all: Vec<(String, String)> = given.collect();
-    all.push(("content-type".to_owned(), "application/json".to_owned()));
-    all.extend(signed);
-    match output {
-        Output::Json => println!("{}", json!({ "headers": all, "path": compiled.path() })),
-        Output::Text => {
-            for (name, value) in &all {
-                println!("{name}: {value}");
-            }
-            let flags: Vec<String> = all
-                .iter()
-                .map(|(name, value)| format!("-H '{name}: {value}'"))
-                .collect();
-            println!(
-                "\ncurl -i {} --data-binary @'{}' '{url}{}'",
-                flags.join(" "),
-                args.body_path(),
-                compiled.path()
-            );
-        }
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// A time as a person writes it: RFC 3339, or seconds since 1970.

@@ -2,7 +2,10 @@
 
 mod exactly_once;
 mod first;
+mod guarded;
+mod halted;
 mod harness;
+mod hostile;
 mod outages;
 mod parked;
 mod poison;
@@ -11,3 +14,4 @@ mod scaling;
 mod shutdown;
 mod sources;
 mod supervision;
+mod wires;

@@ -40,6 +40,9 @@ pub(super) async fn fetch(certificates: &Certificates, url: &str) -> Result<(), 
     }
     let failed = |error: reqwest::Error| CertificateError::Fetch(error.without_url().to_string());
     let mut response = client()?.get(url).send().await.map_err(failed)?;
+    if response.status().is_client_error() {
+        return Err(CertificateError::Unknown(response.status().as_u16()));
+    }
     if !response.status().is_success() {
         return Err(CertificateError::Fetch(format!(
             "the provider answered {}",

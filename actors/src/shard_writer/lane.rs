@@ -163,10 +163,15 @@ impl Lane {
         let Some(connection) = self.connection.as_mut() else {
             return Ok(());
         };
-        let made = offsets::claim(connection, &claim.id.topic, claim.id.partition, &self.settings.owner);
+        let claimant = offsets::Claimant {
+            owner: &self.settings.owner,
+            topic_id: claim.topic_id.as_deref(),
+            halt: claim.halt.as_deref(),
+        };
+        let made = offsets::claim(connection, &claim.id.topic, claim.id.partition, claimant);
         match answered(&self.settings, made).await {
             Err(error) => Err((claim, error)),
-            Ok(made) => {
+            Ok((made, kept)) => {
                 self.all_well();
                 let held = Hold {
                     claim: CLAIMS.fetch_add(1, Relaxed),
@@ -177,6 +182,7 @@ impl Lane {
                     claim: held.claim,
                     next_offset: held.next,
                     epoch: held.epoch,
+                    kept,
                 };
                 self.holdings.held.insert(claim.id, held);
                 // Whoever gave up waiting leaves a claim that nobody uses; the next one raises the epoch again.

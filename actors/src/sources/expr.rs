@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::config::Places;
+use super::config::{Places, meant};
 use super::tree::{Found, Trees};
 use super::{HeaderLookup, header_text};
 
@@ -14,6 +14,32 @@ enum Expr {
     Header(String),
     Const(String),
     Template(Vec<Expr>),
+    /// What stands behind the last slash of another place.
+    Tail(Box<Expr>),
+}
+
+/// A value that a place may have.
+#[derive(Debug)]
+pub(super) enum Pattern {
+    Exactly(String),
+    /// All that begin so.
+    Beginning(String),
+}
+
+impl Pattern {
+    pub(super) fn compile(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(beginning) => Pattern::Beginning(beginning.to_owned()),
+            None => Pattern::Exactly(text.to_owned()),
+        }
+    }
+
+    pub(super) fn fits(&self, text: &str) -> bool {
+        match self {
+            Pattern::Exactly(wanted) => text == wanted,
+            Pattern::Beginning(beginning) => text.starts_with(beginning.as_str()),
+        }
+    }
 }
 
 /// Several places, of which the first that yields something counts.
@@ -36,6 +62,9 @@ pub(super) struct Request<'r, 'a, H: ?Sized> {
 impl Exprs {
     pub(super) fn compile(places: &Places, trees: &mut Trees) -> Result<Self, String> {
         let written = places.list();
+        if written.is_empty() {
+            return Err("is an empty list: name a place".to_owned());
+        }
         let exprs = written
             .iter()
             .map(|text| compile(text, trees))
@@ -68,9 +97,17 @@ fn compile(text: &str, trees: &mut Trees) -> Result<Expr, String> {
         Some(("body", pointer)) => Ok(Expr::Body(trees.body_slot(pointer)?)),
         Some(("header", name)) if !name.is_empty() => Ok(Expr::Header(name.to_ascii_lowercase())),
         Some(("const", value)) if !value.is_empty() => Ok(Expr::Const(value.to_owned())),
-        _ => Err(format!(
-            "has the place {text:?}: use \"/pointer\", \"body:/pointer\", \"header:NAME\", \"const:TEXT\" or a template such as \"order:{{/id}}\""
-        )),
+        Some(("tail", place)) if !place.is_empty() => Ok(Expr::Tail(Box::new(compile(place, trees)?))),
+        other => {
+            const KNOWN: [&str; 4] = ["body", "header", "const", "tail"];
+            let meant = other
+                .filter(|(kind, _)| !KNOWN.contains(kind))
+                .map(|(kind, _)| meant(kind, KNOWN.into_iter()))
+                .unwrap_or_default();
+            Err(format!(
+                "has the place {text:?}{meant}: use \"/pointer\", \"body:/pointer\", \"header:NAME\", \"const:TEXT\", \"tail:PLACE\" or a template such as \"order:{{/id}}\""
+            ))
+        }
     }
 }
 
@@ -100,6 +137,13 @@ impl Expr {
             Expr::Body(slot) => request.body.scalar(*slot),
             Expr::Header(name) => header_text(request.headers, name),
             Expr::Const(text) => Some(Cow::Owned(text.clone())),
+            Expr::Tail(place) => {
+                let tail = match place.eval(request)? {
+                    Cow::Borrowed(text) => Cow::Borrowed(behind_last_slash(text)),
+                    Cow::Owned(text) => Cow::Owned(behind_last_slash(&text).to_owned()),
+                };
+                (!tail.is_empty()).then_some(tail)
+            }
             Expr::Template(parts) => {
                 let mut text = String::new();
                 for part in parts {
@@ -112,4 +156,8 @@ impl Expr {
             }
         }
     }
+}
+
+fn behind_last_slash(text: &str) -> &str {
+    text.rsplit_once('/').map_or(text, |(_, tail)| tail)
 }

@@ -1,7 +1,7 @@
 //! Requests that are no events but want an answer: challenges, pings and tests. Nothing of them lands in the tables.
 
-use super::config::{AnswerConfig, HandshakeConfig, HandshakeMethod, Places};
-use super::expr::Exprs;
+use super::config::{AnswerConfig, Fault, HandshakeConfig, HandshakeMethod, Places, Under};
+use super::expr::{Exprs, Pattern};
 use super::tree::Trees;
 use super::{HeaderLookup, Incoming, Method, expr, header_text};
 
@@ -10,7 +10,7 @@ use super::{HeaderLookup, Incoming, Method, expr, header_text};
 pub(super) struct Handshake {
     method: Method,
     signed: bool,
-    when: Vec<(Place, Vec<String>)>,
+    when: Vec<(Place, Vec<Pattern>)>,
     status: u16,
     content_type: String,
     body: Vec<Piece>,
@@ -53,17 +53,28 @@ impl From<&AnswerConfig> for Answer {
 }
 
 /// Compiles handshakes; what they read of a body is added to `trees`.
-pub(super) fn compile(configs: &[HandshakeConfig], trees: &mut Trees) -> Result<Vec<Handshake>, String> {
-    let compiled = configs
-        .iter()
-        .enumerate()
-        .map(|(i, config)| one(config, trees).map_err(|why| format!("in its handshake {} {why}", i + 1)));
-    compiled.collect()
+pub(super) fn compile(configs: &[HandshakeConfig], trees: &mut Trees) -> Result<Vec<Handshake>, Fault> {
+    let mut handshakes = Vec::with_capacity(configs.len());
+    for (i, config) in configs.iter().enumerate() {
+        let compiled = one(config, trees).map_err(|fault| Fault {
+            why: format!("in its handshake {} {}", i + 1, fault.why),
+            ..fault
+        });
+        handshakes.push(compiled.under(i).under("handshake")?);
+    }
+    Ok(handshakes)
 }
 
-fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, String> {
+fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, Fault> {
     if config.when.is_empty() {
-        return Err("says nothing in `when`: it would take every request".to_owned());
+        return Err("says nothing in `when`: it would take every request").under("when");
+    }
+    if !(200..300).contains(&config.answer.status) {
+        let why = format!(
+            "has the status {}: a handshake is answered with 200 to 299",
+            config.answer.status
+        );
+        return Err(why).under("status").under("answer");
     }
     let mut place = |text: &str| -> Result<Place, String> {
         Ok(match text.split_once(':') {
@@ -80,7 +91,8 @@ fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, String>
     };
     let mut when = Vec::with_capacity(config.when.len());
     for (text, values) in &config.when {
-        when.push((place(text)?, values.list().into_iter().map(str::to_owned).collect()));
+        let values = values.list().into_iter().map(Pattern::compile).collect();
+        when.push((place(text).under(text).under("when")?, values));
     }
     let mut body = Vec::new();
     let mut rest = config.answer.body.as_str();
@@ -92,7 +104,7 @@ fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, String>
         match named {
             Some((name, behind)) => {
                 body.push(Piece::Text(before.to_owned()));
-                body.push(Piece::Place(place(name)?));
+                body.push(Piece::Place(place(name).under("body").under("answer")?));
                 rest = behind;
             }
             None => {
@@ -135,11 +147,7 @@ impl Handshake {
         }
         for (place, values) in &self.when {
             let value = self.read(place, request, found)?;
-            let fits = |wanted: &String| match wanted.strip_suffix('*') {
-                Some(beginning) => value.starts_with(beginning),
-                None => *wanted == value,
-            };
-            if !values.iter().any(fits) {
+            if !values.iter().any(|wanted| wanted.fits(&value)) {
                 return None;
             }
         }

@@ -5,8 +5,10 @@ use std::borrow::Cow;
 use chrono::{DateTime, Utc};
 use hookmill_schema::{Kind, NewEvent, Status};
 
-use super::config::{AmountConfig, MoneyUnit, Places, RuleConfig, StatusConfig, TimeConfig, TimeUnit};
-use super::expr::{Exprs, Request};
+use super::config::{AmountConfig, Fault, Places, RuleConfig, StatusConfig, TimeConfig, TimeUnit, Under, meant};
+use super::expr::{Exprs, Pattern, Request};
+use super::json::Wrong;
+use super::money::Scale;
 use super::tree::{Found, Trees};
 use super::{Accepted, HeaderLookup, Refusal, money, time};
 
@@ -43,7 +45,7 @@ pub struct Traced {
 struct Rule {
     /// As it is called, or its number.
     name: String,
-    when: Vec<(Exprs, Vec<String>)>,
+    when: Vec<(Exprs, Vec<Pattern>)>,
     kind: Kind,
     event_id: Exprs,
     event_type: Exprs,
@@ -51,7 +53,7 @@ struct Rule {
     order_id: Option<Exprs>,
     dispute_id: Option<Exprs>,
     user_id: Exprs,
-    amount: Option<(Exprs, MoneyUnit)>,
+    amount: Option<(Exprs, Scale)>,
     currency: Option<Exprs>,
     status: Vec<StatusRule>,
     version: Option<Exprs>,
@@ -60,25 +62,38 @@ struct Rule {
 #[derive(Debug)]
 struct StatusRule {
     from: Exprs,
+    same_as: Option<Exprs>,
     map: Vec<(String, Status)>,
     present: Option<Status>,
 }
 
 impl Mapping {
-    /// Compiles rules; `each` is where a request has its several events.
-    pub(super) fn compile(rules: &[RuleConfig], each: Option<&str>) -> Result<Self, String> {
-        let mut trees = Trees::new(each)?;
-        let rules = rules.iter().enumerate().map(|(i, rule)| {
-            let name = rule.name.clone().unwrap_or_else(|| format!("rule {}", i + 1));
-            Rule::compile(rule, name.clone(), &mut trees).map_err(|why| format!("in its mapping rule {name:?} {why}"))
-        });
-        let rules = rules.collect::<Result<_, _>>()?;
-        Ok(Self { trees, rules })
+    /// No rules yet; `each` is where a request has its several events.
+    pub(super) fn new(each: Option<&str>) -> Result<Self, String> {
+        Ok(Self {
+            trees: Trees::new(each)?,
+            rules: Vec::new(),
+        })
+    }
+
+    /// Compiles a rule, to be tried after those that are there.
+    pub(super) fn add(&mut self, rule: &RuleConfig, name: String) -> Result<(), Fault> {
+        let compiled = Rule::compile(rule, name.clone(), &mut self.trees).map_err(|fault| Fault {
+            why: format!("in its mapping rule {name:?} {}", fault.why),
+            ..fault
+        })?;
+        self.rules.push(compiled);
+        Ok(())
     }
 
     /// The places that are read; what else has to be read is added to them.
     pub(super) fn trees(&mut self) -> &mut Trees {
         &mut self.trees
+    }
+
+    /// Where a request has its several events.
+    pub(super) fn each(&self) -> Option<&str> {
+        self.trees.each.map(|slot| self.trees.body.pointer(slot))
     }
 
     /// Reads a body once and gives each of its events, with its own text, to `take`.
@@ -91,7 +106,7 @@ impl Mapping {
         E: From<Refusal>,
     {
         let text = std::str::from_utf8(body).map_err(|_| Refusal::NotJson("it is not UTF-8".to_owned()))?;
-        let not_json = |error: serde_json::Error| Refusal::NotJson(error.to_string());
+        let not_json = |wrong: Wrong| Refusal::NotJson(wrong.to_string());
         let Some(slot) = self.trees.each else {
             let found = self.trees.item.read(text).map_err(not_json)?;
             return take(&found, &found, text);
@@ -111,8 +126,8 @@ impl Mapping {
             .into());
         }
         for element in elements {
-            let found = self.trees.item.read(element.get()).map_err(not_json)?;
-            take(&found, &around, element.get())?;
+            let found = self.trees.item.read(element).map_err(not_json)?;
+            take(&found, &around, element)?;
         }
         Ok(())
     }
@@ -128,7 +143,7 @@ impl Mapping {
         match self.rule(request) {
             Some(rule) => rule.event(source, request, text, now).map(Mapped::Event),
             None => {
-                let event_type = self.rules.first().and_then(|rule| rule.event_type.eval(request));
+                let event_type = self.rules.iter().find_map(|rule| rule.event_type.eval(request));
                 Ok(Mapped::Unwanted(event_type.map(Cow::into_owned)))
             }
         }
@@ -145,42 +160,51 @@ impl Mapping {
 }
 
 impl Rule {
-    fn compile(rule: &RuleConfig, name: String, trees: &mut Trees) -> Result<Self, String> {
+    fn compile(rule: &RuleConfig, name: String, trees: &mut Trees) -> Result<Self, Fault> {
         let said = |what: &str| format!("does not say `{what}`");
         let kind = rule.kind.ok_or_else(|| said("kind"))?;
-        let mut exprs = |places: &Places| Exprs::compile(places, trees);
-        let mut optional = |places: &Option<Places>| places.as_ref().map(&mut exprs).transpose();
-        let order_id = optional(&rule.order_id)?;
-        let dispute_id = optional(&rule.dispute_id)?;
-        let currency = optional(&rule.currency)?;
-        let version = optional(&rule.version)?;
+        let when = rule.when.as_ref().ok_or_else(|| said("when"))?;
+        if when.is_empty() {
+            return Err("says nothing in `when`: name a place and its values").under("when");
+        }
+        let when = when.iter().map(|(place, values)| {
+            let at = Exprs::compile(&Places::One(place.clone()), trees);
+            let values = values.list().into_iter().map(Pattern::compile).collect();
+            Ok((at.under(place).under("when")?, values))
+        });
+        let when = when.collect::<Result<_, Fault>>()?;
+        let mut exprs = |key: &str, places: &Places| Exprs::compile(places, trees).under(key);
+        let mut optional =
+            |key: &str, places: &Option<Places>| places.as_ref().map(|places| exprs(key, places)).transpose();
+        let order_id = optional("order_id", &rule.order_id)?;
+        let dispute_id = optional("dispute_id", &rule.dispute_id)?;
+        let currency = optional("currency", &rule.currency)?;
+        let version = optional("version", &rule.version)?;
         match kind {
-            Kind::Order if order_id.is_none() => return Err("has no order_id".to_owned()),
-            Kind::Dispute if dispute_id.is_none() => return Err("has no dispute_id".to_owned()),
+            Kind::Order if order_id.is_none() => return Err(said("order_id").into()),
+            Kind::Dispute if dispute_id.is_none() => return Err(said("dispute_id").into()),
             Kind::Order | Kind::Dispute => {}
         }
         let amount = match &rule.amount {
-            Some(AmountConfig { from, unit }) => Some((exprs(from)?, *unit)),
+            Some(AmountConfig { from, unit, digits }) => {
+                let scale = Scale::compile(*unit, digits).under("digits").under("amount")?;
+                Some((exprs("from", from).under("amount")?, scale))
+            }
             None => None,
         };
         if amount.is_some() && currency.is_none() {
-            return Err("has an amount and no currency".to_owned());
+            return Err("has an amount and no `currency`").under("amount");
         }
         let TimeConfig { from, unit } = rule.occurred_at.as_ref().ok_or_else(|| said("occurred_at"))?;
-        let occurred_at = (exprs(from)?, *unit);
-        let when = rule.when.as_ref().ok_or_else(|| said("when"))?;
-        let when = when.iter().map(|(place, values)| {
-            let values = values.list().into_iter().map(str::to_owned).collect();
-            Ok((exprs(&Places::One(place.clone()))?, values))
-        });
-        let when = when.collect::<Result<_, String>>()?;
-        let status = rule
-            .status
-            .iter()
-            .flatten()
-            .map(|s| StatusRule::compile(s, kind, &mut exprs))
-            .collect::<Result<_, _>>()?;
-        let mut needed = |what: &str, places: &Option<Places>| exprs(places.as_ref().ok_or_else(|| said(what))?);
+        let occurred_at = (exprs("from", from).under("occurred_at")?, *unit);
+        let mut status = Vec::new();
+        for (i, one) in rule.status.iter().flatten().enumerate() {
+            status.push(StatusRule::compile(one, kind, &mut exprs).under(i).under("status")?);
+        }
+        let mut needed = |key: &str, places: &Option<Places>| {
+            let places = places.as_ref().ok_or_else(|| said(key))?;
+            exprs(key, places)
+        };
         Ok(Self {
             name,
             when,
@@ -202,7 +226,7 @@ impl Rule {
         self.when.iter().all(|(place, values)| {
             place
                 .eval(request)
-                .is_some_and(|found| values.iter().any(|value| *value == found))
+                .is_some_and(|found| values.iter().any(|value| value.fits(&found)))
         })
     }
 
@@ -291,7 +315,7 @@ impl Rule {
         fields.extend(self.currency.as_ref().map(|p| traced("currency", p)));
         fields.extend(self.version.as_ref().map(|p| traced("version", p)));
         let deciding = self.status.iter().find(|rule| {
-            let word = rule.from.eval(request);
+            let word = rule.word(request);
             word.is_some_and(|word| rule.present.is_some() || rule.map.iter().any(|(known, _)| *known == word))
         });
         fields.push(match deciding {
@@ -310,7 +334,7 @@ impl Rule {
         currency: Option<&str>,
         request: &Request<'_, '_, H>,
     ) -> Result<Option<i64>, Refusal> {
-        let Some((places, unit)) = &self.amount else {
+        let Some((places, scale)) = &self.amount else {
             return Ok(None);
         };
         let Some(text) = places.eval(request) else {
@@ -324,7 +348,8 @@ impl Rule {
                 why: "is missing, and there is an amount".to_owned(),
             });
         };
-        money::minor(&text, *unit, currency)
+        scale
+            .minor(&text, currency)
             .map(Some)
             .map_err(|why| unmappable("amount", places, why))
     }
@@ -338,7 +363,7 @@ impl Rule {
                 .find(|word| is_clean(word))
         };
         for rule in &self.status {
-            let Some(word) = rule.from.eval(request) else { continue };
+            let Some(word) = rule.word(request) else { continue };
             if let Some((_, status)) = rule.map.iter().find(|(known, _)| *known == word) {
                 return (*status, Some(word));
             }
@@ -354,29 +379,42 @@ impl StatusRule {
     fn compile(
         rule: &StatusConfig,
         kind: Kind,
-        exprs: &mut impl FnMut(&Places) -> Result<Exprs, String>,
-    ) -> Result<Self, String> {
-        let canonical = |word: &String| {
+        exprs: &mut impl FnMut(&str, &Places) -> Result<Exprs, Fault>,
+    ) -> Result<Self, Fault> {
+        let canonical = |word: &str| {
             kind.status(word).ok_or_else(|| {
                 let known: Vec<&str> = kind.statuses().iter().map(|s| s.as_str()).collect();
-                format!(
-                    "has the {kind} status {word:?}, which is none: there are {}",
-                    known.join(", ")
-                )
+                let meant = meant(word, known.iter().copied());
+                let known = known.join(", ");
+                format!("has the {kind} status {word:?}, which is none{meant}: there are {known}")
             })
         };
         if rule.map.is_empty() && rule.present.is_none() {
-            return Err("has a status rule with neither `map` nor `present`".to_owned());
+            return Err("has a status rule with neither `map` nor `present`".into());
         }
         let map = rule
             .map
             .iter()
-            .map(|(word, status)| Ok((word.clone(), canonical(status)?)));
+            .map(|(word, status)| Ok((word.clone(), canonical(status).under(word).under("map")?)));
         Ok(Self {
-            from: exprs(&rule.from)?,
-            map: map.collect::<Result<_, String>>()?,
-            present: rule.present.as_ref().map(canonical).transpose()?,
+            from: exprs("from", &rule.from)?,
+            same_as: rule
+                .same_as
+                .as_ref()
+                .map(|places| exprs("same_as", places))
+                .transpose()?,
+            map: map.collect::<Result<_, Fault>>()?,
+            present: rule.present.as_deref().map(canonical).transpose().under("present")?,
         })
+    }
+
+    /// The provider's word that this rule is about, if it is about this event.
+    fn word<'a, H: HeaderLookup + ?Sized>(&self, request: &Request<'_, 'a, H>) -> Option<Cow<'a, str>> {
+        let word = self.from.eval(request)?;
+        match &self.same_as {
+            Some(other) if other.eval(request).as_ref() != Some(&word) => None,
+            Some(_) | None => Some(word),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ mod auth;
 mod config;
 mod expr;
 mod handshake;
+mod json;
 mod mapping;
 mod money;
 mod time;
@@ -16,6 +17,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use hookmill_schema::Kind;
@@ -224,6 +226,7 @@ pub struct Source {
     path: String,
     wants_json: bool,
     rate_limit: Option<RateLimit>,
+    timeout: Option<Duration>,
     auth: Auth,
     certificates: Certificates,
     mapping: Mapping,
@@ -274,6 +277,11 @@ impl Source {
         self.rate_limit
     }
 
+    /// How long the provider waits for an answer, where that is known.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout
+    }
+
     /// What the provider waits for when its events are accepted; `None` for our own words.
     pub fn answer(&self) -> Option<&AnswerConfig> {
         self.answer.as_ref()
@@ -287,6 +295,11 @@ impl Source {
     /// Each secret's name and when it last matched; never the secret.
     pub fn secret_uses(&self) -> impl Iterator<Item = (&str, Option<DateTime<Utc>>)> {
         self.auth.uses()
+    }
+
+    /// Whether a header, named in lower case, holds a secret itself: such a one is not kept.
+    pub fn reads_secret_from(&self, header: &str) -> bool {
+        self.auth.carries_secret(header)
     }
 
     /// The same for `/stats`.
@@ -392,6 +405,26 @@ impl Source {
             Ok::<(), Refusal>(())
         })?;
         Ok(traces)
+    }
+
+    /// Where a request has its several events: a JSON Pointer to their array.
+    pub fn each(&self) -> Option<&str> {
+        self.mapping.each()
+    }
+
+    /// For each event of a request: where it carries its own signature, and the one that it should have. Nothing where events
+    /// are not signed by themselves.
+    pub fn item_signatures<H: HeaderLookup + ?Sized>(
+        &self,
+        request: &Incoming<'_, H>,
+    ) -> Result<Vec<(String, String)>, Refusal> {
+        let mut signatures = Vec::new();
+        self.mapping.walk(request.body, |item, _, _| {
+            let signature = self.auth.sign_item(item);
+            signatures.extend(signature.map(|(pointer, text)| (pointer.to_owned(), text)));
+            Ok::<(), Refusal>(())
+        })?;
+        Ok(signatures)
     }
 
     /// The headers that the provider would send with this body now; `None` where only the provider can sign.

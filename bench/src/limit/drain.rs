@@ -105,7 +105,12 @@ impl Lane {
         });
         for topic in &mut topics {
             for (partition, position) in &mut topic.partitions {
-                let claimed = runtime.block_on(offsets::claim(&mut connection, topic.name, *partition, "limit"))?;
+                let claimant = offsets::Claimant {
+                    owner: "limit",
+                    ..offsets::Claimant::default()
+                };
+                let claim = offsets::claim(&mut connection, topic.name, *partition, claimant);
+                let (claimed, _) = runtime.block_on(claim)?;
                 let (_, end) = consumer.fetch_watermarks(topic.name, *partition, Duration::from_secs(20))?;
                 (position.next, position.epoch, position.end) = (claimed.next_offset, claimed.epoch, end);
                 assignment.add_partition_offset(topic.name, *partition, Offset::Offset(claimed.next_offset))?;

@@ -11,22 +11,30 @@ use serde_json::{Value, json};
 use super::request::Headers;
 use crate::commands::Output;
 
-/// Maps every file of `dir` whose name begins with `prefix`.
-pub(super) fn run(source: &Source, dir: &Path, prefix: &str, output: Output) -> Result<ExitCode> {
+/// Maps every file of `dir` whose name begins with `prefix`; or else those that are called like the preset, or all.
+pub(super) fn run(source: &Source, dir: &Path, prefix: Option<&str>, output: Output) -> Result<ExitCode> {
     let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|e| e == "json") && name_of(path).starts_with(prefix))
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
         .collect();
     files.sort();
+    let called = |begins: &str| files.iter().any(|path| name_of(path).starts_with(begins));
+    let prefix = match (prefix, source.preset()) {
+        (Some(prefix), _) => prefix,
+        (None, Some(preset)) if called(preset) => preset,
+        (None, _) => "",
+    };
+    files.retain(|path| name_of(path).starts_with(prefix));
     if files.is_empty() {
         bail!("no file in {} is called {prefix}*.json", dir.display());
     }
+    let preset = source.preset().unwrap_or_default();
     let mut rows = Vec::with_capacity(files.len());
     let mut refused = 0;
     for path in files {
         let body = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let given = headers(&path, prefix)?;
+        let given = headers(&path, preset)?;
         let headers = Headers(given.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect());
         let file = name_of(&path);
         let row = |outcome: &str, why: Option<String>| json!({ "file": file, "outcome": outcome, "why": why });
@@ -41,7 +49,13 @@ pub(super) fn run(source: &Source, dir: &Path, prefix: &str, output: Output) -> 
                 }
                 rows.extend(parked.into_iter().map(|p| row("parked", Some(p.reason))));
             }
-            Ok(Received::Ignored { event_type }) => rows.push(row("ignored", event_type)),
+            Ok(Received::Ignored { event_type }) => rows.push(row(
+                "ignored",
+                Some(match event_type {
+                    Some(event_type) => format!("no rule takes events of type {event_type:?}"),
+                    None => "no rule takes it, and it says no type".to_owned(),
+                }),
+            )),
             Ok(Received::Handshake(answer)) => rows.push(row("handshake", Some(answer.body))),
             Err(refusal) => {
                 refused += 1;
@@ -89,7 +103,7 @@ fn name_of(path: &Path) -> String {
 }
 
 /// The headers of a file: those beside it, else what its name says and stand-ins for the ids that providers send.
-fn headers(path: &Path, prefix: &str) -> Result<Vec<(String, String)>> {
+fn headers(path: &Path, preset: &str) -> Result<Vec<(String, String)>> {
     let beside = path.with_extension("json.headers");
     if beside.exists() {
         let text = std::fs::read_to_string(&beside).with_context(|| format!("cannot read {}", beside.display()))?;
@@ -101,9 +115,14 @@ fn headers(path: &Path, prefix: &str) -> Result<Vec<(String, String)>> {
     }
     let name = name_of(path);
     let stem = name.trim_end_matches(".json");
-    let kind = stem.strip_prefix(prefix).unwrap_or(stem).trim_start_matches('-');
+    let kind = stem
+        .strip_prefix(preset)
+        .unwrap_or(stem)
+        .trim_start_matches(['-', '_', '.']);
     // Topics are resource and action; a file's name cannot have the slash.
-    let slashed = kind.replacen('-', "/", 1);
+    let parted = kind.split_once('-').or_else(|| kind.rsplit_once(['_', '.']));
+    let joined = |by: &str| parted.map_or(kind.to_owned(), |(resource, action)| format!("{resource}{by}{action}"));
+    let slashed = joined("/");
     let stand_in = format!("sample-{kind}");
     let time = "2026-01-02T03:04:05.678Z";
     Ok([
@@ -113,7 +132,7 @@ fn headers(path: &Path, prefix: &str) -> Result<Vec<(String, String)>> {
         ("x-shopify-shop-domain", "sample.myshopify.com"),
         ("x-shopify-triggered-at", time),
         ("x-razorpay-event-id", &stand_in),
-        ("x-wc-webhook-topic", &kind.replacen('-', ".", 1)),
+        ("x-wc-webhook-topic", &joined(".")),
         ("x-wc-webhook-source", "https://sample.example/"),
         ("x-wc-webhook-delivery-id", &stand_in),
         ("x-github-event", kind),

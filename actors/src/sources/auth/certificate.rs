@@ -16,7 +16,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use super::parts::Content;
 use super::{AuthError, Key, Keys, malformed, required};
-use crate::sources::config::CertificateConfig;
+use crate::sources::config::{CertificateConfig, Fault, Under};
 use crate::sources::{HeaderLookup, Incoming};
 
 /// Why a certificate is not accepted.
@@ -31,6 +31,9 @@ pub enum CertificateError {
     /// It is somebody else's.
     #[error("it is not for {0}")]
     Subject(String),
+    /// The provider has none of this name.
+    #[error("the provider has none of this name: it answered {0}")]
+    Unknown(u16),
     /// It could not be fetched.
     #[error("it could not be fetched: {0}")]
     Fetch(String),
@@ -99,33 +102,23 @@ const FORBEARANCE: TimeDelta = TimeDelta::seconds(10);
 
 impl Certificates {
     /// Reads the chains that are given beforehand, and the roots; those of the web where none are given.
-    pub(in crate::sources) fn provisioned(files: &[PathBuf], roots: Option<&Path>) -> Result<Self, String> {
+    pub(in crate::sources) fn provisioned(files: &[PathBuf], roots: Option<&Path>) -> Result<Self, Fault> {
         let read = |path: &Path, key: &str| {
             std::fs::read(path).map_err(|error| format!("cannot read {key} {} ({error})", path.display()))
         };
         let mut provisioned = Vec::with_capacity(files.len());
-        for path in files {
-            let chain = Chain::from_pem(&read(path, "certificates")?);
-            let chain = chain.map_err(|error| format!("cannot use certificates {}: {error}", path.display()))?;
-            provisioned.push(Arc::new(chain));
+        for (i, path) in files.iter().enumerate() {
+            let chain = read(path, "certificates").and_then(|pem| {
+                let chain = Chain::from_pem(&pem);
+                chain.map_err(|error| format!("cannot use certificates {}: {error}", path.display()))
+            });
+            provisioned.push(Arc::new(chain.under(i).under("certificates")?));
         }
-        let roots = match roots {
-            None => webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-            Some(path) => {
-                let pem = read(path, "certificate_roots")?;
-                let all: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-                let all = all.unwrap_or_default();
-                if all.is_empty() {
-                    return Err(format!(
-                        "cannot use certificate_roots {}: it holds no certificate in PEM form",
-                        path.display()
-                    ));
-                }
-                let anchor = |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).map(|a| a.to_owned());
-                let anchors: Result<Vec<_>, _> = all.iter().map(anchor).collect();
-                anchors.map_err(|error| format!("cannot use certificate_roots {}: {error}", path.display()))?
-            }
-        };
+        let roots = roots
+            .map(|path| roots_of(path, &read))
+            .transpose()
+            .under("certificate_roots")?;
+        let roots = roots.unwrap_or_else(|| webpki_roots::TLS_SERVER_ROOTS.to_vec());
         Ok(Self(Arc::new(Inner {
             provisioned,
             roots,
@@ -197,6 +190,25 @@ impl Certificates {
     }
 }
 
+/// The roots in a file.
+fn roots_of(
+    path: &Path,
+    read: &impl Fn(&Path, &str) -> Result<Vec<u8>, String>,
+) -> Result<Vec<TrustAnchor<'static>>, String> {
+    let pem = read(path, "certificate_roots")?;
+    let all: Result<Vec<CertificateDer<'static>>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let all = all.unwrap_or_default();
+    if all.is_empty() {
+        return Err(format!(
+            "cannot use certificate_roots {}: it holds no certificate in PEM form",
+            path.display()
+        ));
+    }
+    let anchor = |der: &CertificateDer<'_>| webpki::anchor_from_trusted_cert(der).map(|a| a.to_owned());
+    let anchors: Result<Vec<_>, _> = all.iter().map(anchor).collect();
+    anchors.map_err(|error| format!("cannot use certificate_roots {}: {error}", path.display()))
+}
+
 /// Whether a chain leads to a root, is valid at `now`, and is for `subject`.
 fn judge(
     chain: &Chain,
@@ -252,9 +264,9 @@ impl Certificate {
         url: Option<&str>,
         secrets: &[Key<'_>],
         certificates: &Certificates,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         if config.hosts.is_empty() {
-            return Err("auth.hosts is empty: name the hosts that a certificate may come from".to_owned());
+            return Err("has no auth.hosts: name the hosts that a certificate may come from").under("hosts");
         }
         let subject = config.subject.to_ascii_lowercase();
         *certificates.0.subject.lock().unwrap_or_else(PoisonError::into_inner) = Some(subject.clone());

@@ -3,9 +3,9 @@
 use ring::signature::{ED25519, UnparsedPublicKey};
 
 use super::envelope::Envelope;
-use super::parts::{Content, Part};
+use super::parts::Content;
 use super::{AuthError, Key, Keys, key_bytes};
-use crate::sources::config::SignatureConfig;
+use crate::sources::config::{Fault, SignatureConfig};
 use crate::sources::{HeaderLookup, Incoming};
 
 /// A compiled ed25519 scheme with its public keys.
@@ -17,23 +17,22 @@ pub(super) struct Ed25519 {
 
 /// Bytes of a public key.
 const KEY_LEN: usize = 32;
+/// Bytes of a signature.
+const SIGNATURE_LEN: usize = 64;
 
 impl Ed25519 {
-    pub(super) fn compile(config: &SignatureConfig, url: Option<&str>, secrets: &[Key<'_>]) -> Result<Self, String> {
-        let envelope = Envelope::compile(config)?;
-        let content = Content::compile(&config.content, url)?;
-        if content.has(&Part::Timestamp) && !envelope.has_timestamp() {
-            return Err("auth.content has {timestamp}, but auth.timestamp does not say where it stands".to_owned());
-        }
+    pub(super) fn compile(config: &SignatureConfig, url: Option<&str>, secrets: &[Key<'_>]) -> Result<Self, Fault> {
+        let envelope = Envelope::compile(config, SIGNATURE_LEN)?;
+        let content = Content::of_signature(config, url)?;
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
             let bytes = key_bytes(secret, &config.secret_prefix, config.secret_encoding)?;
             if bytes.len() != KEY_LEN {
-                return Err(format!(
-                    "{} is no public key of ed25519: it has {} bytes, not {KEY_LEN}",
-                    secret.place(),
+                let why = format!(
+                    "is no public key of ed25519: it has {} bytes, not {KEY_LEN}",
                     bytes.len()
-                ));
+                );
+                return Err(secret.fault(&why));
             }
             keys.push((secret.index, UnparsedPublicKey::new(&ED25519, bytes)));
         }

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use chrono::{DateTime, Utc};
 
 use super::{malformed, required};
-use crate::sources::config::{Encoding, SignatureConfig};
+use crate::sources::config::{Encoding, Fault, SignatureConfig, Under, meant};
 use crate::sources::{AuthError, HeaderLookup};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub(super) struct Envelope {
     encoding: Encoding,
     timestamp: Option<TimestampAt>,
     tolerance_s: i64,
+    /// Bytes of a signature.
+    length: usize,
 }
 
 /// What a request says of its signature.
@@ -36,19 +38,17 @@ pub(super) struct Claimed<'a> {
 const MOST_ITEMS: usize = 16;
 
 impl Envelope {
-    pub(super) fn compile(config: &SignatureConfig) -> Result<Self, String> {
-        let timestamp = match config.timestamp.as_deref() {
-            None => None,
-            Some(at) => Some(match at.split_once(':') {
-                Some(("header", name)) => TimestampAt::Header(name.to_ascii_lowercase()),
-                Some(("item", prefix)) => TimestampAt::Item(prefix.to_owned()),
-                _ => {
-                    return Err(format!(
-                        "auth.timestamp = {at:?}: use \"header:NAME\" or \"item:PREFIX\""
-                    ));
-                }
-            }),
-        };
+    /// Compiles the form of a signature that has `length` bytes.
+    pub(super) fn compile(config: &SignatureConfig, length: usize) -> Result<Self, Fault> {
+        let timestamp = config
+            .timestamp
+            .as_deref()
+            .map(timestamp_at)
+            .transpose()
+            .under("timestamp")?;
+        if config.header.is_empty() {
+            return Err("has no name of a header: where does the signature stand?").under("header");
+        }
         Ok(Self {
             header: config.header.to_ascii_lowercase(),
             separator: config.separator,
@@ -56,11 +56,8 @@ impl Envelope {
             encoding: config.encoding,
             timestamp,
             tolerance_s: i64::try_from(config.tolerance.as_secs()).unwrap_or(i64::MAX),
+            length,
         })
-    }
-
-    pub(super) fn has_timestamp(&self) -> bool {
-        self.timestamp.is_some()
     }
 
     /// The signatures in a request, and the time that they speak of.
@@ -78,7 +75,7 @@ impl Envelope {
         let signatures: Vec<Vec<u8>> = self
             .items(line)
             .filter_map(|item| item.strip_prefix(self.prefix.as_str()))
-            .filter_map(|text| decode(self.encoding, text))
+            .filter_map(|text| decode(self.encoding, text, self.length))
             .collect();
         if signatures.is_empty() {
             return Err(malformed(&self.header));
@@ -108,21 +105,54 @@ impl Envelope {
     }
 }
 
-pub(super) fn decode(encoding: Encoding, text: &str) -> Option<Vec<u8>> {
+fn timestamp_at(text: &str) -> Result<TimestampAt, String> {
+    match text.split_once(':') {
+        Some(("header", name)) if !name.is_empty() => Ok(TimestampAt::Header(name.to_ascii_lowercase())),
+        Some(("item", prefix)) if !prefix.is_empty() => Ok(TimestampAt::Item(prefix.to_owned())),
+        other => {
+            let word = other.map_or(text, |(word, _)| word);
+            let meant = meant(word, ["header", "item"].into_iter().filter(|known| *known != word));
+            Err(format!(
+                "has auth.timestamp = {text:?}{meant}: use \"header:NAME\" or \"item:PREFIX\""
+            ))
+        }
+    }
+}
+
+/// The bytes of a signature, if it is written as it should be and has as many as it should have. Each signature has one way to be
+/// written, so that nothing but what the provider sent is taken; and what is too long is seen as such at once.
+pub(super) fn decode(encoding: Encoding, text: &str, length: usize) -> Option<Vec<u8>> {
+    let base64 = base64::engine::general_purpose::STANDARD;
+    let decoded = match encoding {
+        Encoding::Hex | Encoding::HexUpper => {
+            let foreign = match encoding {
+                Encoding::Hex => u8::is_ascii_uppercase,
+                _ => u8::is_ascii_lowercase,
+            };
+            let plausible = text.len() == 2 * length && !text.bytes().any(|b| foreign(&b));
+            plausible.then(|| hex::decode(text).ok()).flatten()
+        }
+        Encoding::Base64 => {
+            let plausible = text.len() == length.div_ceil(3) * 4;
+            plausible.then(|| base64.decode(text).ok()).flatten()
+        }
+    };
+    decoded.filter(|bytes| bytes.len() == length)
+}
+
+/// A signature as it is written.
+pub(super) fn encode(encoding: Encoding, signature: &[u8]) -> String {
     match encoding {
-        Encoding::Hex => hex::decode(text).ok(),
-        Encoding::Base64 => base64::engine::general_purpose::STANDARD.decode(text).ok(),
+        Encoding::Hex => hex::encode(signature),
+        Encoding::HexUpper => hex::encode_upper(signature),
+        Encoding::Base64 => base64::engine::general_purpose::STANDARD.encode(signature),
     }
 }
 
 impl Envelope {
     /// The headers that say `signature`, made at `time`.
     pub(super) fn seal(&self, signature: &[u8], time: &str) -> Vec<(String, String)> {
-        let text = match self.encoding {
-            Encoding::Hex => hex::encode(signature),
-            Encoding::Base64 => base64::engine::general_purpose::STANDARD.encode(signature),
-        };
-        let signature = format!("{}{text}", self.prefix);
+        let signature = format!("{}{}", self.prefix, encode(self.encoding, signature));
         match &self.timestamp {
             None => vec![(self.header.clone(), signature)],
             Some(TimestampAt::Header(name)) => {

@@ -6,9 +6,9 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 
 use super::envelope::Envelope;
-use super::parts::{Content, Part};
+use super::parts::Content;
 use super::{AuthError, Key, Keys, key_bytes};
-use crate::sources::config::{Algorithm, SignatureConfig};
+use crate::sources::config::{Algorithm, Fault, SignatureConfig};
 use crate::sources::{HeaderLookup, Incoming};
 
 /// A keyed MAC: the key's schedule is computed once, and copied for every request.
@@ -26,6 +26,15 @@ impl Keyed {
             Algorithm::Sha256 => Keyed::Sha256(hmac::Hmac::new_from_slice(key).ok()?),
             Algorithm::Sha512 => Keyed::Sha512(hmac::Hmac::new_from_slice(key).ok()?),
         })
+    }
+
+    /// Bytes of a MAC.
+    pub(super) fn length(algorithm: Algorithm) -> usize {
+        match algorithm {
+            Algorithm::Sha1 => 20,
+            Algorithm::Sha256 => 32,
+            Algorithm::Sha512 => 64,
+        }
     }
 
     pub(super) fn update(&mut self, part: &[u8]) {
@@ -64,17 +73,13 @@ pub(super) struct Hmac {
 
 impl Hmac {
     /// Compiles a scheme. `url` is what `{url}` stands for.
-    pub(super) fn compile(config: &SignatureConfig, url: Option<&str>, secrets: &[Key<'_>]) -> Result<Self, String> {
-        let envelope = Envelope::compile(config)?;
-        let content = Content::compile(&config.content, url)?;
-        if content.has(&Part::Timestamp) && !envelope.has_timestamp() {
-            return Err("auth.content has {timestamp}, but auth.timestamp does not say where it stands".to_owned());
-        }
+    pub(super) fn compile(config: &SignatureConfig, url: Option<&str>, secrets: &[Key<'_>]) -> Result<Self, Fault> {
+        let envelope = Envelope::compile(config, Keyed::length(config.algorithm))?;
+        let content = Content::of_signature(config, url)?;
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
             let bytes = key_bytes(secret, &config.secret_prefix, config.secret_encoding)?;
-            let keyed = Keyed::new(config.algorithm, &bytes).ok_or_else(|| format!("{} is no key", secret.place()))?;
-            keys.push((secret.index, keyed));
+            keys.push((secret.index, secret.keyed(config.algorithm, &bytes)?));
         }
         Ok(Self {
             envelope,
@@ -108,7 +113,8 @@ impl Hmac {
         Ok(index)
     }
 
-    /// The headers that the provider would send with this request at `now`, made with the first secret.
+    /// The headers that the provider would send with this request at `now`, made with the first secret. What is signed of headers that
+    /// the request lacks gets a stand-in, which is among them.
     pub(super) fn sign<H: HeaderLookup + ?Sized>(
         &self,
         request: &Incoming<'_, H>,
@@ -117,9 +123,12 @@ impl Hmac {
         let (_, key) = self.keys.0.first()?;
         let time = now.timestamp().to_string();
         let mut mac = key.clone();
-        self.content
-            .feed(request, Some(&time), "", |piece| mac.update(piece))
-            .ok()?;
-        Some(self.envelope.seal(&mac.finish(), &time))
+        let mut headers = Vec::new();
+        let signed = self
+            .content
+            .feed_lenient(request, Some(&time), &mut headers, |piece| mac.update(piece));
+        signed.ok()?;
+        headers.extend(self.envelope.seal(&mac.finish(), &time));
+        Some(headers)
     }
 }

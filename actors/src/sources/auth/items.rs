@@ -2,7 +2,7 @@
 
 use super::hmac::Keyed;
 use super::{AuthError, Key, Keys, envelope, key_bytes};
-use crate::sources::config::{Encoding, ItemHmacConfig};
+use crate::sources::config::{Encoding, Fault, ItemHmacConfig, Under};
 use crate::sources::tree::{Found, Tree};
 
 enum Piece {
@@ -15,37 +15,25 @@ enum Piece {
 pub(in crate::sources) struct ItemHmac {
     signature: (String, usize),
     encoding: Encoding,
+    length: usize,
     content: Vec<Piece>,
     keys: Keys<Keyed>,
 }
 
 impl ItemHmac {
     /// Compiles a scheme; the places it reads are added to the items' tree.
-    pub(super) fn compile(config: &ItemHmacConfig, tree: &mut Tree, secrets: &[Key<'_>]) -> Result<Self, String> {
-        let mut content = Vec::new();
-        let mut rest = config.content.as_str();
-        while let Some((before, after)) = rest.split_once('{') {
-            if !before.is_empty() {
-                content.push(Piece::Text(before.to_owned()));
-            }
-            let (pointer, behind) = after
-                .split_once('}')
-                .ok_or_else(|| format!("auth.content = {:?} has a brace that is not closed", config.content))?;
-            content.push(Piece::Field(tree.slot(pointer)?));
-            rest = behind;
-        }
-        if !rest.is_empty() {
-            content.push(Piece::Text(rest.to_owned()));
-        }
+    pub(super) fn compile(config: &ItemHmacConfig, tree: &mut Tree, secrets: &[Key<'_>]) -> Result<Self, Fault> {
+        let content = pieces(&config.content, tree).under("content")?;
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
             let bytes = key_bytes(secret, "", config.secret_encoding)?;
-            let keyed = Keyed::new(config.algorithm, &bytes).ok_or_else(|| format!("{} is no key", secret.place()))?;
-            keys.push((secret.index, keyed));
+            keys.push((secret.index, secret.keyed(config.algorithm, &bytes)?));
         }
+        let slot = tree.slot(&config.signature).under("signature")?;
         Ok(Self {
-            signature: (config.signature.clone(), tree.slot(&config.signature)?),
+            signature: (config.signature.clone(), slot),
             encoding: config.encoding,
+            length: Keyed::length(config.algorithm),
             content,
             keys: Keys(keys),
         })
@@ -57,7 +45,7 @@ impl ItemHmac {
         let text = item.scalar(*slot).ok_or_else(|| AuthError::MissingField {
             pointer: pointer.clone(),
         })?;
-        let signature = envelope::decode(self.encoding, &text).ok_or(AuthError::Wrong)?;
+        let signature = envelope::decode(self.encoding, &text, self.length).ok_or(AuthError::Wrong)?;
         let mut right = None;
         for (index, key) in self.keys.0.iter().filter(|(index, _)| valid(*index)) {
             let mac = self.mac(key, item);
@@ -66,6 +54,17 @@ impl ItemHmac {
             }
         }
         right.ok_or(AuthError::Wrong)
+    }
+
+    /// Where the signature stands in an item.
+    pub(super) fn pointer(&self) -> &str {
+        &self.signature.0
+    }
+
+    /// The signature that an item should carry, made with the first secret.
+    pub(super) fn sign(&self, item: &Found<'_>) -> Option<String> {
+        let (_, key) = self.keys.0.first()?;
+        Some(envelope::encode(self.encoding, &self.mac(key, item).finish()))
     }
 
     fn mac(&self, key: &Keyed, item: &Found<'_>) -> Keyed {
@@ -78,4 +77,27 @@ impl ItemHmac {
         }
         mac
     }
+}
+
+/// What is signed: pointers in braces, and text between.
+fn pieces(text: &str, tree: &mut Tree) -> Result<Vec<Piece>, String> {
+    let mut content = Vec::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        if !before.is_empty() {
+            content.push(Piece::Text(before.to_owned()));
+        }
+        let (pointer, behind) = after
+            .split_once('}')
+            .ok_or_else(|| format!("has auth.content = {text:?} with a brace that is not closed"))?;
+        content.push(Piece::Field(tree.slot(pointer)?));
+        rest = behind;
+    }
+    if !rest.is_empty() {
+        content.push(Piece::Text(rest.to_owned()));
+    }
+    if !content.iter().any(|piece| matches!(piece, Piece::Field(_))) {
+        return Err("has auth.content without a field: nothing of the event would be protected".to_owned());
+    }
+    Ok(content)
 }

@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 
 pub use certificate::{CertificateError, Certificates};
 
-use super::config::{AuthConfig, SecretConfig, SecretEncoding};
+use super::config::{Algorithm, AuthConfig, Fault, SecretConfig, SecretEncoding, Under};
 use super::tree::{Found, Tree};
 use super::{HeaderLookup, Incoming, Lookup};
 use crate::stats::rfc3339;
 use certificate::Certificate;
 use ed25519::Ed25519;
-use hmac::Hmac;
+use hmac::{Hmac, Keyed};
 use items::ItemHmac;
 use token::Token;
 
@@ -96,9 +96,16 @@ struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// Names it in messages.
-    fn place(&self) -> String {
-        format!("secrets[{}]", self.index)
+    /// What is wrong with it; it is named by its place.
+    fn fault(&self, why: &str) -> Fault {
+        Fault {
+            path: vec!["secrets".to_owned(), self.index.to_string()],
+            why: format!("has secrets[{}], which {why}", self.index),
+        }
+    }
+
+    fn keyed(&self, algorithm: Algorithm, bytes: &[u8]) -> Result<Keyed, Fault> {
+        Keyed::new(algorithm, bytes).ok_or_else(|| self.fault("is no key"))
     }
 }
 
@@ -152,20 +159,24 @@ pub(super) enum Voucher {
 }
 
 impl Auth {
-    /// Compiles schemes and secrets; what a per-item scheme reads is added to `tree`.
+    /// Compiles schemes and secrets; what a per-item scheme reads is added to `tree`. `listed` is whether the schemes were written
+    /// as a list, to say where a mistake stands.
     pub(super) fn compile(
         schemes: &[AuthConfig],
+        listed: bool,
         secrets: &[SecretConfig],
         url: Option<&str>,
         certificates: &Certificates,
         allow_from: Vec<IpNet>,
         tree: &mut Tree,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Fault> {
         let secrets = secrets.iter().enumerate().map(|(i, secret)| {
             let text = secret
                 .from
                 .resolve()
-                .map_err(|error| format!("cannot resolve secrets[{i}] = \"{}\": {error}", secret.from))?;
+                .map_err(|error| format!("cannot resolve secrets[{i}] = \"{}\": {error}", secret.from))
+                .under(i)
+                .under("secrets")?;
             Ok(Secret {
                 text,
                 name: secret.name.clone().unwrap_or_else(|| secret.from.to_string()),
@@ -173,34 +184,33 @@ impl Auth {
                 last_matched_us: AtomicI64::new(0),
             })
         });
-        let secrets: Vec<Secret> = secrets.collect::<Result<_, String>>()?;
+        let secrets: Vec<Secret> = secrets.collect::<Result<_, Fault>>()?;
+        if schemes.is_empty() {
+            return Err("has an empty list of schemes: name at least one").under("auth");
+        }
         let all: Vec<Key<'_>> = (0..)
             .zip(&secrets)
             .map(|(index, s)| Key { index, text: &s.text })
             .collect();
         let mut compiled = Vec::with_capacity(schemes.len());
-        for scheme in schemes {
+        for (i, scheme) in schemes.iter().enumerate() {
             let keys = keys_of(scheme, schemes, &all);
             // A way to sign that none of the secrets is for: nobody can come by it.
             if keys.is_empty() && schemes.len() > 1 && !all.is_empty() {
                 continue;
             }
-            compiled.push(match scheme {
-                AuthConfig::None { anybody } => Scheme::Open {
-                    meant: anybody.as_deref() == Some("i know"),
-                },
-                _ if all.is_empty() => {
-                    return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".to_owned());
+            if all.is_empty() && !matches!(scheme, AuthConfig::None { .. }) {
+                return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".into());
+            }
+            let scheme = compile_one(scheme, url, &keys, certificates, tree).map_err(|mut fault| {
+                // What is wrong with a secret, or missing elsewhere, has its own place.
+                if fault.path.first().is_some_and(|key| key != "secrets") {
+                    let place = ["auth".to_owned()].into_iter().chain(listed.then(|| i.to_string()));
+                    fault.path.splice(0..0, place);
                 }
-                AuthConfig::Hmac(config) => Scheme::Hmac(Hmac::compile(config, url, &keys)?),
-                AuthConfig::Ed25519(config) => Scheme::Ed25519(Ed25519::compile(config, url, &keys)?),
-                AuthConfig::Certificate(config) => {
-                    Scheme::Certificate(Certificate::compile(config, url, &keys, certificates)?)
-                }
-                AuthConfig::Basic => Scheme::Token(Token::basic(&keys)?, true),
-                AuthConfig::Token(config) => Scheme::Token(Token::compile(config, &keys), false),
-                AuthConfig::Items(config) => Scheme::Items(ItemHmac::compile(config, tree, &keys)?),
-            });
+                fault
+            })?;
+            compiled.push(scheme);
         }
         Ok(Self {
             schemes: compiled,
@@ -294,6 +304,20 @@ impl Auth {
         .collect()
     }
 
+    /// Where each event carries its signature, and the one that this event should have, where events are signed by themselves.
+    pub(super) fn sign_item(&self, item: &Found<'_>) -> Option<(&str, String)> {
+        self.schemes.iter().find_map(|scheme| match scheme {
+            Scheme::Items(items) => Some((items.pointer(), items.sign(item)?)),
+            _ => None,
+        })
+    }
+
+    /// Whether a header, named in lower case, holds a secret itself, not what was made with one.
+    pub(super) fn carries_secret(&self, header: &str) -> bool {
+        let carries = |scheme: &Scheme| matches!(scheme, Scheme::Token(token, _) if token.is_in(header));
+        self.schemes.iter().any(carries)
+    }
+
     /// The headers that the provider would send with this request, where the scheme can be signed with what is at hand.
     pub(super) fn sign<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Option<Vec<(String, String)>> {
         self.schemes.iter().find_map(|scheme| match scheme {
@@ -302,11 +326,41 @@ impl Auth {
                 let secret = self.secrets.first()?;
                 Some(vec![token.header(secret.text.expose_secret(), *basic)])
             }
-            Scheme::Open { .. } => Some(Vec::new()),
-            Scheme::Ed25519(_) | Scheme::Certificate(_) | Scheme::Items(_) => None,
+            Scheme::Open { .. } | Scheme::Items(_) => Some(Vec::new()),
+            Scheme::Ed25519(_) | Scheme::Certificate(_) => None,
         })
     }
 }
+
+fn compile_one(
+    scheme: &AuthConfig,
+    url: Option<&str>,
+    keys: &[Key<'_>],
+    certificates: &Certificates,
+    tree: &mut Tree,
+) -> Result<Scheme, Fault> {
+    Ok(match scheme {
+        AuthConfig::None { anybody } => Scheme::Open {
+            meant: match anybody.as_deref() {
+                None => false,
+                Some(MEANT) => true,
+                Some(other) => {
+                    let why = format!("has auth.anybody = {other:?}: leave it out, or say {MEANT:?}");
+                    return Err(why).under("anybody");
+                }
+            },
+        },
+        AuthConfig::Hmac(config) => Scheme::Hmac(Hmac::compile(config, url, keys)?),
+        AuthConfig::Ed25519(config) => Scheme::Ed25519(Ed25519::compile(config, url, keys)?),
+        AuthConfig::Certificate(config) => Scheme::Certificate(Certificate::compile(config, url, keys, certificates)?),
+        AuthConfig::Basic => Scheme::Token(Token::basic(keys)?, true),
+        AuthConfig::Token(config) => Scheme::Token(Token::compile(config, keys), false),
+        AuthConfig::Items(config) => Scheme::Items(ItemHmac::compile(config, tree, keys)?),
+    })
+}
+
+/// What somebody says who means that anybody may send.
+const MEANT: &str = "i know";
 
 /// The secrets that belong to a scheme. Where several schemes stand side by side, a secret's prefix tells which it is
 /// for; one without a prefix that any of them knows is for those of the first one's kind.
@@ -337,8 +391,13 @@ fn malformed(header: &str) -> AuthError {
     }
 }
 
+/// Longest header in bytes that is looked at: several times what any provider sends. So a header that is only long costs less
+/// than one that is only wrong.
+const LONGEST_HEADER: usize = 4096;
+
 fn required<'a, H: HeaderLookup + ?Sized>(headers: &'a H, name: &str) -> Result<&'a str, AuthError> {
     match headers.lookup(name) {
+        Lookup::One(value) if value.len() > LONGEST_HEADER => Err(malformed(name)),
         Lookup::One(value) => std::str::from_utf8(value)
             .ok()
             .filter(|v| !v.trim().is_empty())
@@ -350,7 +409,7 @@ fn required<'a, H: HeaderLookup + ?Sized>(headers: &'a H, name: &str) -> Result<
     }
 }
 
-fn key_bytes(secret: &Key<'_>, prefix: &str, encoding: SecretEncoding) -> Result<Vec<u8>, String> {
+fn key_bytes(secret: &Key<'_>, prefix: &str, encoding: SecretEncoding) -> Result<Vec<u8>, Fault> {
     use base64::Engine as _;
     let whole = secret.text.expose_secret();
     let text = whole.strip_prefix(prefix).unwrap_or(whole);
@@ -360,5 +419,5 @@ fn key_bytes(secret: &Key<'_>, prefix: &str, encoding: SecretEncoding) -> Result
         SecretEncoding::Base64 => (base64::engine::general_purpose::STANDARD.decode(text).ok(), "base64"),
     };
     key.filter(|key| !key.is_empty())
-        .ok_or_else(|| format!("{} is not {form}: copy it from the provider again", secret.place()))
+        .ok_or_else(|| secret.fault(&format!("is not {form}: copy it from the provider again")))
 }

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use sha2::Sha256;
 
 use super::{AuthError, Key, Keys, malformed, required};
-use crate::sources::config::TokenConfig;
+use crate::sources::config::{Fault, TokenConfig};
 use crate::sources::{HeaderLookup, Incoming};
 
 /// Tokens in a header.
@@ -31,12 +31,12 @@ impl Token {
     }
 
     /// `user:password` by basic authentication.
-    pub(super) fn basic(secrets: &[Key<'_>]) -> Result<Self, String> {
+    pub(super) fn basic(secrets: &[Key<'_>]) -> Result<Self, Fault> {
         let mut keys = Vec::with_capacity(secrets.len());
         for secret in secrets {
             let text = secret.text.expose_secret();
             if !text.contains(':') {
-                return Err(format!("{} is not of the form user:password", secret.place()));
+                return Err(secret.fault("is not of the form user:password"));
             }
             let encoded = base64::engine::general_purpose::STANDARD.encode(text);
             keys.push((secret.index, digest(encoded.as_bytes())));
@@ -65,6 +65,11 @@ impl Token {
             .map(|(index, _)| *index)
             .last()
             .ok_or(AuthError::Wrong)
+    }
+
+    /// Whether the token stands in this header.
+    pub(super) fn is_in(&self, header: &str) -> bool {
+        self.header == header
     }
 
     /// The header as the provider would send it, with the first secret. The secret is what it says.

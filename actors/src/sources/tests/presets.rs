@@ -80,7 +80,8 @@ fn woocommerce() {
     let body = json!({ "id": 727, "status": "processing", "currency": "JPY", "total": "2935", "customer_id": 0,
         "date_modified_gmt": "2026-03-22T19:28:08" });
     let headers = [("X-WC-Webhook-Topic", "order.updated")];
-    let expected = "order order.updated:727:2026-03-22T19:28:08 order:727 727 - paid 2935 JPY 2026-03-22T19:28:08Z";
+    let expected =
+        "order order.updated:727:2026-03-22T19:28:08:processing order:727 727 - paid 2935 JPY 2026-03-22T19:28:08Z";
     assert_eq!(mapped(&source, &headers, &body), [expected]);
     // The number of a new webhook, unsigned, as a form.
     let form = [("content-type", "application/x-www-form-urlencoded")];
