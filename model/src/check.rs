@@ -1,9 +1,10 @@
 //! Running the checker over a protocol.
 
 use serde_json::{Value, json};
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::{Checker, Model};
 
-use crate::protocol::{Protocol, Step};
+use crate::protocol::Protocol;
+use crate::state::Step;
 
 /// What a check found.
 #[derive(Clone, Debug)]
@@ -20,19 +21,10 @@ pub struct Report {
     pub never_seen: Vec<&'static str>,
 }
 
-/// Tries every history of `protocol`; of one with a mutant, until a promise is broken.
+/// Tries every history of `protocol`.
 pub fn check(protocol: Protocol, threads: usize) -> Report {
     let promises = protocol.properties();
-    let until = match protocol.mutant {
-        None => HasDiscoveries::All,
-        Some(_) => HasDiscoveries::AnyFailures,
-    };
-    let checker = protocol
-        .checker()
-        .threads(threads)
-        .finish_when(until)
-        .spawn_bfs()
-        .join();
+    let checker = protocol.checker().threads(threads).spawn_bfs().join();
     let mut report = Report {
         states: checker.unique_state_count(),
         steps: checker.state_count(),

@@ -1,18 +1,16 @@
-//! The protocol as a model: its state, every step that can come next, and what must hold after each.
+//! The protocol as a model: every step that can come next, what it does, and what must hold after each.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use hookmill_actors::batch::Outbox;
 use stateright::{Model, Property};
 
-use crate::instance::{Consumer, Instance, Spins};
+use crate::instance::{Consumer, Instance};
 use crate::mutant::Mutant;
+use crate::promises::{NO_LOSS, NO_SPIN, ONCE_IN_ORDER, ONLY_POISON, PROGRESS, TRUTH};
 use crate::reached::Reached;
 use crate::shard::{Answer, Partition, Record, Row, Shard, Sql, Stage, Statement};
-
-/// A process, by its place.
-pub type Process = u8;
+use crate::state::{Process, State, Step};
 
 /// What is checked, and its bounds.
 #[derive(Clone)]
@@ -31,74 +29,6 @@ pub struct Protocol {
     pub locks: bool,
     /// States from which everything is known to get written.
     pub recovers: Arc<Reached>,
-}
-
-/// All that there is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
-    /// The shard.
-    pub shard: Shard,
-    /// For each partition the offsets that are on its dead-letter topic.
-    pub dead: Vec<Vec<i64>>,
-    /// Whose each partition is, by the group's coordinator.
-    pub owners: Vec<Option<Process>>,
-    /// The processes. One that is frozen is one that takes no step for a while: nothing of its own need be said.
-    pub instances: Vec<Instance>,
-    /// Statements whose connection is gone. They may run at any later time, or never.
-    pub orphans: Vec<Statement>,
-    /// Faults that may still happen.
-    pub faults: u8,
-    /// A process runs in a circle.
-    pub spins: bool,
-}
-
-/// What happens next.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Step {
-    /// The group gives a partition to a process, which starts to claim it.
-    Assign(Partition, Process),
-    /// A process hears that a partition is not its any more, and stops its consumer.
-    Hear(Process, Partition),
-    /// A consumer reads so many records and hands them to its writer.
-    Read(Process, Partition, i64),
-    /// The shard takes a process's statement one stage further: it locks and decides, then commits.
-    Run(Process),
-    /// The answer arrives.
-    Answer(Process),
-    /// The shard takes a statement whose connection is gone one stage further.
-    RunOrphan(usize),
-    /// Kafka acknowledges the dead letter that a consumer waits for.
-    Bury(Process, Partition),
-    /// A fenced consumer whose partition is still its process's claims again.
-    ClaimAgain(Process, Partition),
-    /// Mutants: Kafka acknowledges a dead letter that nobody waits for.
-    BuryLate(Process),
-    /// Fault: the group takes a partition from a process that does not answer (frozen, or cut off); it will hear of it later.
-    Evict(Partition),
-    /// Fault: a fenced consumer claims again before its process has heard that the partition is not its any more.
-    ClaimUnheard(Process, Partition),
-    /// Fault: a process is killed, and started again.
-    Kill(Process),
-    /// Fault: a writer ends and is restarted by its supervisor.
-    CrashWriter(Process),
-    /// Fault: a consumer ends and is restarted by its supervisor.
-    CrashConsumer(Process, Partition),
-    /// Fault: a process's connection breaks; its statement may run later, or have run, or never run.
-    Break(Process),
-    /// Fault: the shard gives a statement up (time-out, deadlock, shutdown of its work) and says so.
-    GiveUp(Process),
-}
-
-impl Step {
-    /// Whether this is one of the counted faults.
-    pub fn is_fault(&self) -> bool {
-        match self {
-            Step::Assign(..) | Step::Hear(..) | Step::Read(..) | Step::Run(_) | Step::Answer(_) => false,
-            Step::RunOrphan(_) | Step::Bury(..) | Step::ClaimAgain(..) | Step::BuryLate(_) => false,
-            Step::Evict(_) | Step::Kill(_) | Step::CrashWriter(_) | Step::CrashConsumer(..) => true,
-            Step::ClaimUnheard(..) | Step::Break(_) | Step::GiveUp(_) => true,
-        }
-    }
 }
 
 impl Protocol {
@@ -122,7 +52,7 @@ impl Protocol {
         self
     }
 
-    fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = Partition> + use<> {
         0..u8::try_from(self.records.len()).unwrap_or(u8::MAX)
     }
 
@@ -151,7 +81,7 @@ impl Protocol {
         if outbox.next_batch().is_some() { rows } else { 0 }
     }
 
-    fn ordinary_steps(&self, state: &State, steps: &mut Vec<Step>) {
+    pub(crate) fn ordinary_steps(&self, state: &State, steps: &mut Vec<Step>) {
         for (i, instance) in (0..).zip(&state.instances) {
             if let Some((_, statement)) = &instance.lane.working {
                 if statement.is_done() {
@@ -217,7 +147,7 @@ impl Protocol {
     }
 
     /// What `step` makes of `state`; `None` where it would change nothing.
-    fn after(&self, state: &State, step: &Step) -> Option<State> {
+    pub(crate) fn after(&self, state: &State, step: &Step) -> Option<State> {
         let mut next = state.clone();
         if step.is_fault() {
             next.faults -= 1;
@@ -338,194 +268,11 @@ impl Protocol {
         Some(())
     }
 
-    /// Brings states that cannot be told apart to one form.
-    fn simplify(&self, state: &mut State) {
-        state.orphans.sort_unstable();
-        for p in self.partitions() {
-            state.forget_old_epochs(p);
-        }
-        state.instances.iter_mut().for_each(Instance::renumber_claims);
-        if self.nameless {
-            let mut order: Vec<usize> = (0..state.instances.len()).collect();
-            let rank = |i: &usize| {
-                let owned: Vec<bool> = state
-                    .owners
-                    .iter()
-                    .map(|o| o.is_some_and(|o| usize::from(o) == *i))
-                    .collect();
-                (&state.instances[*i], owned)
-            };
-            order.sort_by(|a, b| rank(a).cmp(&rank(b)));
-            let place = |i: Process| {
-                order
-                    .iter()
-                    .position(|o| *o == usize::from(i))
-                    .and_then(|at| u8::try_from(at).ok())
-            };
-            for owner in &mut state.owners {
-                *owner = owner.and_then(place);
-            }
-            state.instances = order.iter().map(|i| state.instances[*i].clone()).collect();
-        }
-    }
-
     /// Whether everything is written or buried.
-    fn is_done(&self, state: &State) -> bool {
+    pub(crate) fn is_done(&self, state: &State) -> bool {
         self.partitions().all(|p| state.shard.row(p).next == self.len(p))
     }
-
-    /// Whether, without another fault, everything gets written from here on. Statements without a connection never run
-    /// again here, but for those that hold locks; that they run is another step from this state, and so checked too.
-    fn recovers(&self, state: &State) -> bool {
-        let mut way = Vec::new();
-        let mut here = state.clone();
-        while !self.is_done(&here) && !self.recovers.contains(mark(&here)) {
-            way.push(mark(&here));
-            if way.len() > FAULTLESS_STEPS {
-                return false;
-            }
-            let mut steps = Vec::new();
-            self.ordinary_steps(&here, &mut steps);
-            steps.sort_by_key(|step| calm_order(step, &here));
-            let next = steps
-                .iter()
-                .filter(|step| calm_order(step, &here) < NEVER)
-                .find_map(|step| self.after(&here, step));
-            match next {
-                Some(next) => here = next,
-                None => return false,
-            }
-        }
-        self.recovers.extend(way);
-        true
-    }
 }
-
-/// Steps without a fault within which everything must be written; what it takes is about 40.
-const FAULTLESS_STEPS: usize = 200;
-
-const NEVER: u8 = u8::MAX;
-
-/// In which order things happen when nothing is wrong: news of the group first, then what is under way, then new work.
-fn calm_order(step: &Step, state: &State) -> u8 {
-    match step {
-        Step::Hear(..) => 0,
-        Step::RunOrphan(at) => match state.orphans[*at].stage {
-            Stage::Running(_) => 1,
-            _ => NEVER,
-        },
-        Step::BuryLate(_) => 2,
-        Step::Answer(_) => 3,
-        Step::Run(_) => 4,
-        Step::Bury(..) => 5,
-        Step::Assign(..) => 6,
-        Step::ClaimAgain(..) => 7,
-        Step::Read(..) => 8,
-        _ => NEVER,
-    }
-}
-
-fn mark(state: &State) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    // How many faults may still come does not matter where none does.
-    (
-        &state.shard,
-        &state.dead,
-        &state.owners,
-        &state.instances,
-        &state.orphans,
-    )
-        .hash(&mut hasher);
-    hasher.finish()
-}
-
-impl State {
-    fn instance(&mut self, process: Process) -> &mut Instance {
-        &mut self.instances[usize::from(process)]
-    }
-
-    fn settle(&mut self, process: Process) {
-        if let Err(Spins) = self.instance(process).settle() {
-            self.spins = true;
-        }
-    }
-
-    fn orphan(&mut self, statement: Statement) {
-        if !statement.is_done() {
-            self.orphans.push(statement);
-        }
-    }
-
-    fn bury(&mut self, partition: Partition, offset: i64) {
-        let dead = &mut self.dead[usize::from(partition)];
-        if !dead.contains(&offset) {
-            dead.push(offset);
-            dead.sort_unstable();
-        }
-    }
-
-    /// An epoch is only ever compared with the row's, which never comes back to an old one: the row's becomes 1, every
-    /// older one 0.
-    fn forget_old_epochs(&mut self, partition: Partition) {
-        let current = self.shard.row(partition).epoch;
-        let age = |epoch: &mut i64| *epoch = i64::from(*epoch == current && current > 0);
-        for instance in &mut self.instances {
-            instance
-                .epochs_mut()
-                .filter(|(p, _)| *p == partition)
-                .for_each(|(_, epoch)| age(epoch));
-            if let Some((_, statement)) = &mut instance.lane.working {
-                epochs_of(statement)
-                    .into_iter()
-                    .filter(|(p, _)| *p == partition)
-                    .for_each(|(_, epoch)| age(epoch));
-                if let (Sql::Claim(p), Stage::Done(Answer::Claimed(row))) = (&statement.sql, &mut statement.stage)
-                    && *p == partition
-                {
-                    age(&mut row.epoch);
-                }
-            }
-        }
-        for statement in &mut self.orphans {
-            epochs_of(statement)
-                .into_iter()
-                .filter(|(p, _)| *p == partition)
-                .for_each(|(_, epoch)| age(epoch));
-        }
-        age(&mut self.shard.offsets[usize::from(partition)].epoch);
-    }
-}
-
-/// The epochs that a statement carries or answers with, but for a claim's.
-fn epochs_of(statement: &mut Statement) -> Vec<(Partition, &mut i64)> {
-    let Statement { sql, stage } = statement;
-    let mut epochs: Vec<(Partition, &mut i64)> = match sql {
-        Sql::Claim(_) => Vec::new(),
-        Sql::Reclaim(held) => held.iter_mut().map(|(p, epoch)| (*p, epoch)).collect(),
-        Sql::Write(parts) => parts.iter_mut().map(|part| (part.partition, &mut part.epoch)).collect(),
-    };
-    if let Stage::Done(Answer::Reclaimed(ours)) = stage {
-        epochs.extend(ours.iter_mut().map(|(p, row)| (*p, &mut row.epoch)));
-    }
-    epochs
-}
-
-/// Names of what must hold.
-pub mod promises {
-    /// What is before the offset is in the tables, or bad and among the dead letters.
-    pub const NO_LOSS: &str = "nothing is lost";
-    /// Rows are inserted once, and in the order of their offsets.
-    pub const ONCE_IN_ORDER: &str = "nothing is repeated or reordered";
-    /// No good record is among the dead letters.
-    pub const ONLY_POISON: &str = "only bad records are buried";
-    /// What a writer has been told, or concludes, is so.
-    pub const TRUTH: &str = "what a writer takes for written is written";
-    /// Nobody runs in a circle.
-    pub const NO_SPIN: &str = "nobody runs in a circle";
-    /// When faults stop, everything gets written.
-    pub const PROGRESS: &str = "everything gets written when faults stop";
-}
-use promises::*;
 
 impl Model for Protocol {
     type State = State;

@@ -37,6 +37,8 @@ fn row(record: Record, partition: u8, offset: i64, at: DateTime<Utc>) -> Row {
         // No text of Postgres holds it.
         Record::Poison => ("x".to_owned(), "\0"),
     };
+    // An order of its own for each partition: two that met in one statement would have to be written apart.
+    let order = partition.to_string();
     let event = NewEvent {
         source: "s",
         event_id: &id,
@@ -44,7 +46,7 @@ fn row(record: Record, partition: u8, offset: i64, at: DateTime<Utc>) -> Row {
         event_type: "order.paid",
         occurred_at: at,
         user_id: user,
-        order_id: Some("o"),
+        order_id: Some(&order),
         dispute_id: None,
         status: Status::Paid,
         provider_status: None,

@@ -173,6 +173,26 @@ impl DeadLetter {
     pub fn record(&self) -> &Record {
         &self.record
     }
+
+    /// Topic, partition and offset of the record that could not be written: its key in the table.
+    pub fn origin(&self) -> (&str, i32, i64) {
+        (&self.topic, self.partition, self.offset)
+    }
+
+    /// Where it failed; `foreign` for a record that somebody else put there.
+    pub fn stage(&self) -> &str {
+        &self.stage
+    }
+
+    /// Why, for people.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The origin's own headers as JSON.
+    pub fn headers(&self) -> &str {
+        &self.headers
+    }
 }
 
 /// Postgres' text has no NUL.

@@ -17,10 +17,10 @@ use rustls::ServerConfig;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use super::Site;
 use super::connection::{Connection, ConnectionLimits, Stream};
 use super::peers::Peers;
 use super::tls::TlsSettings;
-use super::{Site, admin, ingest};
 
 /// Where and how a server listens.
 #[derive(Clone, Debug)]
@@ -89,10 +89,7 @@ pub(super) fn serve(
     let draining = builder.graceful_shutdown_signal();
     let factory = move || {
         let (site, door, draining) = (site.clone(), door.clone(), draining.clone());
-        let app = App::new().configure(move |app| match site {
-            Site::Ingest(state) => ingest::configure(app, state),
-            Site::Admin(state) => admin::configure(app, state),
-        });
+        let app = App::new().configure(move |app| site.mount(app));
         let app = app
             .into_factory()
             .map_err(|error: actix_web::Error| error.error_response());

@@ -40,6 +40,16 @@ pub enum Site {
     Admin(web::Data<AdminState>),
 }
 
+impl Site {
+    /// Adds its routes to a server's.
+    pub fn mount(self, app: &mut web::ServiceConfig) {
+        match self {
+            Site::Ingest(state) => ingest::configure(app, state),
+            Site::Admin(state) => admin::configure(app, state),
+        }
+    }
+}
+
 /// One server. It fails, and is restarted, when it cannot listen or its server ends by itself.
 pub struct HttpServer {
     life: Life,
