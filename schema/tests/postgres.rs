@@ -1,5 +1,8 @@
 //! What the SQL promises, on a real Postgres.
 
+#[path = "postgres/large_batches.rs"]
+mod large_batches;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;

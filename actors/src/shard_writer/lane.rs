@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use hookmill_schema::partitions::{self, Month};
-use hookmill_schema::{ErrorClass, Part, Row, ShardError, Table, offsets, shard, write};
+use hookmill_schema::{ErrorClass, Part, Row, ShardError, Table, Writer, offsets, shard};
 use tracing::{error, info, warn};
 
 use super::{ANSWER_GRACE, Claim, Claimed, Job, PartitionId, ShardWriterSettings, WriteBatch, WriteOutcome};
@@ -25,6 +25,7 @@ pub(super) struct Lane {
     settings: ShardWriterSettings,
     stats: Arc<ActorStats>,
     connection: Option<shard::Connection>,
+    writer: Writer,
     held: HashMap<PartitionId, Held>,
     /// Claims with a lower number were made by a writer that has ended.
     first_claim: u64,
@@ -52,6 +53,7 @@ impl Lane {
             settings,
             stats,
             connection: None,
+            writer: Writer::default(),
             held: HashMap::new(),
             first_claim: CLAIMS.load(Relaxed),
             troubles: 0,
@@ -290,7 +292,11 @@ impl Lane {
             return Err((chosen, Trouble::Later));
         };
         self.statements += 1;
-        let result = answered(&self.settings, write(connection, table, &topic, &parts)).await;
+        let result = answered(
+            &self.settings,
+            self.writer.write(connection, table, &topic, &parts),
+        )
+        .await;
         let wanted: Vec<(i32, i64, i64)> = parts.iter().map(|p| (p.partition, p.epoch, p.next)).collect();
         drop(parts);
         let error = match result {
@@ -358,6 +364,9 @@ impl Lane {
         }
         self.stats.show("statements", self.statements);
         self.stats.show("rows", self.rows);
+        let (copied, refused) = self.writer.copies();
+        self.stats.show("copies", copied);
+        self.stats.show("copies_refused", refused);
         if rest.is_empty() {
             return Ok(());
         }
