@@ -153,16 +153,16 @@ macro_rules! fields {
 pub(crate) static LOG: [Field; 16] = fields! {
     kafka_partition INT4 INT4_ARRAY |r, out| put_i32(r.partition, out);
     kafka_offset INT8 INT8_ARRAY |r, out| put_i64(Some(r.event.record().offset), out);
-    event_id TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.event_id()), out);
-    source TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.source()), out);
-    order_id TEXT TEXT_ARRAY |r, out| put_text(r.event.order_id(), out);
-    dispute_id TEXT TEXT_ARRAY |r, out| put_text(r.event.dispute_id(), out);
-    user_id TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.user_id()), out);
-    event_type TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.event_type()), out);
+    event_id TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.event_id)), out);
+    source TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.source)), out);
+    order_id TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.order_id), out);
+    dispute_id TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.dispute_id), out);
+    user_id TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.user_id)), out);
+    event_type TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.event_type)), out);
     status TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.status().as_str()), out);
-    provider_status TEXT TEXT_ARRAY |r, out| put_text(r.event.provider_status(), out);
+    provider_status TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.provider_status), out);
     amount_minor INT8 INT8_ARRAY |r, out| put_i64(r.event.amount_minor(), out);
-    currency TEXT TEXT_ARRAY |r, out| put_text(r.event.currency(), out);
+    currency TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.currency), out);
     entity_version INT8 INT8_ARRAY |r, out| put_i64(r.event.entity_version(), out);
     occurred_at TIMESTAMPTZ TIMESTAMPTZ_ARRAY |r, out| put_time(r.event.occurred_at_us(), out);
     received_at TIMESTAMPTZ TIMESTAMPTZ_ARRAY |r, out| put_time(r.event.received_at_us(), out);
@@ -173,15 +173,15 @@ pub(crate) static LOG: [Field; 16] = fields! {
 /// The columns that make the state, in the order of the statements' parameters.
 static STATE: [Field; 13] = fields! {
     kafka_partition INT4 INT4_ARRAY |r, out| put_i32(r.partition, out);
-    event_id TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.event_id()), out);
-    source TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.source()), out);
-    order_id TEXT TEXT_ARRAY |r, out| put_text(r.event.order_id(), out);
-    dispute_id TEXT TEXT_ARRAY |r, out| put_text(r.event.dispute_id(), out);
-    user_id TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.user_id()), out);
+    event_id TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.event_id)), out);
+    source TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.source)), out);
+    order_id TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.order_id), out);
+    dispute_id TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.dispute_id), out);
+    user_id TEXT TEXT_ARRAY |r, out| put_bytes(Some(r.event.raw(r.event.user_id)), out);
     status TEXT TEXT_ARRAY |r, out| put_text(Some(r.event.status().as_str()), out);
-    provider_status TEXT TEXT_ARRAY |r, out| put_text(r.event.provider_status(), out);
+    provider_status TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.provider_status), out);
     amount_minor INT8 INT8_ARRAY |r, out| put_i64(r.event.amount_minor(), out);
-    currency TEXT TEXT_ARRAY |r, out| put_text(r.event.currency(), out);
+    currency TEXT TEXT_ARRAY |r, out| put_bytes(r.event.raw_option(r.event.currency), out);
     entity_version INT8 INT8_ARRAY |r, out| put_i64(r.event.entity_version(), out);
     occurred_at TIMESTAMPTZ TIMESTAMPTZ_ARRAY |r, out| put_time(r.event.occurred_at_us(), out);
     status_rank INT2 INT2_ARRAY |r, out| put_i16(r.event.state_key().2, out);
@@ -233,7 +233,7 @@ pub(crate) fn place<'a>(parts: &[Part<'a>]) -> Vec<Placed<'a>> {
             latest: true,
         })
         .collect();
-    let entity = |p: &Placed<'a>| (p.event.source(), p.event.entity_id(), p.partition);
+    let entity = |p: &Placed<'a>| (p.event.entity(), p.partition);
     placed.sort_by(|a, b| {
         entity(a)
             .cmp(&entity(b))

@@ -108,6 +108,19 @@ impl Writer {
         (self.copied, self.refused)
     }
 
+    /// Does what precedes the first word to the server, and tells how many bytes of rows a COPY would send: what a batch costs
+    /// by itself, for whoever counts that.
+    pub fn rehearse(&mut self, table: Table, parts: &[Part<'_>]) -> Result<usize, ShardError> {
+        let Some(sql) = event_sql(table) else { return Ok(0) };
+        let (_, new) = self.sort_out(&place(parts));
+        let mut chunks = Chunks::new(sql, &new);
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.next()? {
+            bytes += chunk.len();
+        }
+        Ok(bytes)
+    }
+
     /// Likely redeliveries, and the others.
     fn sort_out<'a>(&mut self, placed: &[Placed<'a>]) -> (Vec<Placed<'a>>, Vec<Placed<'a>>) {
         placed.iter().copied().partition(|row| {
@@ -156,17 +169,10 @@ impl Batch<'_> {
             rows.retain(|row| passed.contains(&row.partition));
         }
         let mut copy = pin!(client.copy_in::<_, Bytes>(&copying).await?);
-        let mut chunk = BytesMut::with_capacity(CHUNK + CHUNK / 8);
-        chunk.put_slice(HEADER);
-        for row in &self.new {
-            self.put(row, &mut chunk)?;
-            if chunk.len() >= CHUNK {
-                copy.send(chunk.split().freeze()).await?;
-                chunk.reserve(CHUNK + CHUNK / 8);
-            }
+        let mut chunks = Chunks::new(self.sql, &self.new);
+        while let Some(chunk) = chunks.next()? {
+            copy.send(chunk).await?;
         }
-        chunk.put_i16(-1);
-        copy.send(chunk.freeze()).await?;
         let (copied, logged, committed) = join3(
             copy.finish(),
             write_events(connection, &rest, &fence.params(), &self.suspects, &self.state),
@@ -178,16 +184,41 @@ impl Batch<'_> {
         committed?;
         Ok(passed)
     }
+}
 
-    /// A row in COPY's binary form (<https://www.postgresql.org/docs/18/sql-copy.html>).
-    fn put(&self, row: &Placed<'_>, out: &mut BytesMut) -> Result<(), ShardError> {
-        let copied = |field: &&Field| self.sql.copies_dispute_id || field.name != "dispute_id";
-        let fields = LOG.iter().filter(copied);
-        out.put_i16(if self.sql.copies_dispute_id { 16 } else { 15 });
-        for field in fields {
-            put_sized(out, |out| (field.put)(row, out)).map_err(too_large)?;
+/// Rows in COPY's binary form (<https://www.postgresql.org/docs/18/sql-copy.html>), some at a time.
+struct Chunks<'r, 'a> {
+    fields: Vec<&'static Field>,
+    rows: Option<std::slice::Iter<'r, Placed<'a>>>,
+    buffer: BytesMut,
+}
+
+impl<'r, 'a> Chunks<'r, 'a> {
+    fn new(sql: &EventSql, rows: &'r [Placed<'a>]) -> Self {
+        let copied = |field: &&Field| sql.copies_dispute_id || field.name != "dispute_id";
+        Self {
+            fields: LOG.iter().filter(copied).collect(),
+            rows: Some(rows.iter()),
+            buffer: BytesMut::from(HEADER),
         }
-        Ok(())
+    }
+
+    fn next(&mut self) -> Result<Option<Bytes>, ShardError> {
+        let Some(rows) = &mut self.rows else { return Ok(None) };
+        self.buffer.reserve(CHUNK + CHUNK / 8);
+        while self.buffer.len() < CHUNK {
+            let Some(row) = rows.next() else {
+                self.buffer.put_i16(-1);
+                self.rows = None;
+                break;
+            };
+            self.buffer
+                .put_i16(i16::try_from(self.fields.len()).map_err(too_large)?);
+            for field in &self.fields {
+                put_sized(&mut self.buffer, |out| (field.put)(row, out)).map_err(too_large)?;
+            }
+        }
+        Ok(Some(self.buffer.split().freeze()))
     }
 }
 

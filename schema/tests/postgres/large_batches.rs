@@ -279,3 +279,47 @@ async fn a_claim_ends_a_writer_that_is_frozen_in_its_copy() {
     assert_eq!((claimed.next_offset, claimed.epoch), (0, first.epoch + 1));
     assert!(ended.await.expect("no panic").is_err(), "its session was ended");
 }
+
+/// Disputes have a column more, and an order only where the provider says one.
+#[tokio::test]
+async fn disputes_are_copied_as_orders_are() {
+    const DISPUTES: &str = "disputes.webhooks";
+    let database = Database::new().await;
+    let mut connection = database.connect().await;
+    let claimed = offsets::claim(&mut connection, DISPUTES, 0, "me")
+        .await
+        .expect("claimed");
+    let event = |i: i64, order: Option<&str>| {
+        let (id, dispute) = (format!("e{i}"), format!("d{}", i / 2));
+        let event = NewEvent {
+            source: "s",
+            event_id: &id,
+            kind: Kind::Dispute,
+            event_type: "dispute.updated",
+            occurred_at: now(),
+            user_id: "u",
+            order_id: order,
+            dispute_id: Some(&dispute),
+            status: Status::UnderReview,
+            provider_status: Some("review"),
+            amount_minor: Some(i),
+            currency: None,
+            entity_version: Some(i),
+            received_at: now(),
+            body: "{}",
+        };
+        let value = event.encode().expect("an event");
+        let record = Record::new(i, None, None, Some(&value), std::iter::empty());
+        Row::decode(Table::Disputes, record, DISPUTES, 0).expect("it decodes")
+    };
+    let batch: Vec<Row> = (0..600).map(|i| event(i, (i % 3 == 0).then_some("o"))).collect();
+    let mut writer = Writer::default();
+    let parts = [part(0, 0, claimed, &batch)];
+    let passed = writer.write(&mut connection, Table::Disputes, DISPUTES, &parts).await;
+    assert_eq!((passed.expect("written"), writer.copies()), (vec![0], (1, 0)));
+    let same = "SELECT count(*) FROM dispute_events e JOIN disputes d USING (source, dispute_id)
+        WHERE e.kafka_offset::text = substr(e.event_id, 2) AND e.amount_minor = e.kafka_offset
+            AND (e.order_id = 'o') IS NOT DISTINCT FROM nullif(e.kafka_offset % 3 = 0, false) AND d.amount_minor % 2 = 1";
+    assert_eq!(database.number(same).await, 600);
+    assert_eq!(database.number("SELECT count(*) FROM disputes").await, 300);
+}
