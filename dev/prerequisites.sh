@@ -1,7 +1,7 @@
 # Sourced by run and test: makes sure that what builds and runs Hookmill is there, or says what to type.
 
 # Debian packages: a C compiler and make for librdkafka and ring, headers for its TLS and compression, a JDK and Maven for
-# Kafka and Postgres, xz for the latter's archive.
+# Kafka and Postgres, xz for the latter's archive; valgrind for the test that counts instructions.
 packages=()
 
 need() { # need COMMAND PACKAGE...
@@ -20,6 +20,9 @@ need tar tar
 need xz xz-utils
 need curl curl ca-certificates
 need mvn maven
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    need valgrind valgrind libc6-dbg
+fi
 if ! command -v jar >/dev/null 2>&1 || [ "$(java_version || echo 0)" -lt 17 ] 2>/dev/null; then
     packages+=(default-jdk-headless)
 fi

@@ -292,11 +292,7 @@ impl Lane {
             return Err((chosen, Trouble::Later));
         };
         self.statements += 1;
-        let result = answered(
-            &self.settings,
-            self.writer.write(connection, table, &topic, &parts),
-        )
-        .await;
+        let result = answered(&self.settings, self.writer.write(connection, table, &topic, &parts)).await;
         let wanted: Vec<(i32, i64, i64)> = parts.iter().map(|p| (p.partition, p.epoch, p.next)).collect();
         drop(parts);
         let error = match result {
