@@ -46,6 +46,15 @@ ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1, owner = exclud
     halted = coalesce(o.halted, excluded.halted)
 RETURNING next_offset, epoch, topic_id, halted";
 
+/// A writer that is frozen, or whose host is gone, in the middle of a transaction keeps its rows locked while the server
+/// waits for it to go on, without end in the middle of a COPY, where no time-out of the server's counts. One that was
+/// silent for so long is not waited for; should it be alive after all, it connects again and finds itself fenced or not.
+const END_SILENT: &str = "\
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+    AND application_name = current_setting('application_name')
+    AND wait_event = 'ClientRead' AND xact_start < clock_timestamp() - interval '5 s'";
+
 /// Takes ownership of a partition by raising its epoch. Waits for a former owner's statement that is under way, so the
 /// offset is the truth: a plain SELECT would read a stale one.
 pub async fn claim(
@@ -54,6 +63,7 @@ pub async fn claim(
     partition: i32,
     claimant: Claimant<'_>,
 ) -> Result<(Claimed, Kept), ShardError> {
+    connection.client().batch_execute(END_SILENT).await?;
     let types = [Type::TEXT, Type::INT4, Type::TEXT, Type::TEXT, Type::TEXT];
     let statement = connection.client().prepare_typed(CLAIM, &types).await?;
     let Claimant { owner, topic_id, halt } = claimant;

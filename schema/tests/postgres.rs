@@ -1,12 +1,15 @@
 //! What the SQL promises, on a real Postgres.
 
+#[path = "postgres/large_batches.rs"]
+mod large_batches;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dev::stack::{Options, Stack};
-use hookmill_schema::offsets::{self, Claimed};
+use hookmill_schema::offsets::{self, Claimant, Claimed};
 use hookmill_schema::partitions::{self, Month};
 use hookmill_schema::shard::{self, Connection, Identity};
 use hookmill_schema::{
@@ -148,12 +151,15 @@ fn part(partition: i32, from: i64, claimed: Claimed, rows: &[Row]) -> Part<'_> {
     }
 }
 
-async fn claim(connection: &mut Connection, partition: i32) -> Claimed {
-    let me = Claimant {
-        owner: "me",
+fn claimant(owner: &str) -> Claimant<'_> {
+    Claimant {
+        owner,
         ..Claimant::default()
-    };
-    offsets::claim(connection, TOPIC, partition, me)
+    }
+}
+
+async fn claim(connection: &mut Connection, partition: i32) -> Claimed {
+    offsets::claim(connection, TOPIC, partition, claimant("me"))
         .await
         .expect("claimed")
         .0

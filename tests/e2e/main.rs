@@ -1,8 +1,8 @@
 //! The scenarios that show the promises, on real Kafka and real Postgres. One binary, as each links the product's world.
 
+mod clocks;
 mod coverage;
 mod endpoint;
-mod clocks;
 mod exactly_once;
 mod first;
 mod guarded;

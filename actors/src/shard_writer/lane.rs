@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::Utc;
 use hookmill_schema::partitions::{self, Month};
-use hookmill_schema::{ErrorClass, Part, Row, ShardError, Table, offsets, shard, write};
+use hookmill_schema::{ErrorClass, Part, Row, ShardError, Table, Writer, offsets, shard};
 use tracing::{error, info, warn};
 
 use super::holdings::{Hold, Holdings, Merged, Verdict, Waiting};
@@ -19,6 +19,7 @@ pub(super) struct Lane {
     settings: ShardWriterSettings,
     stats: Arc<ActorStats>,
     connection: Option<shard::Connection>,
+    writer: Writer,
     holdings: Holdings<PartitionId>,
     /// Attempts in a row that the shard refused or did not answer.
     troubles: u32,
@@ -44,6 +45,7 @@ impl Lane {
             settings,
             stats,
             connection: None,
+            writer: Writer::default(),
             holdings: Holdings::new(CLAIMS.load(Relaxed)),
             troubles: 0,
             statements: 0,
@@ -246,7 +248,7 @@ impl Lane {
         };
         let (parts, table) = (parts(&merged, &chosen), table_of(&chosen));
         self.statements += 1;
-        let result = answered(&self.settings, write(connection, table, &topic, &parts)).await;
+        let result = answered(&self.settings, self.writer.write(connection, table, &topic, &parts)).await;
         drop(parts);
         let error = match result {
             Ok(passed) => return self.passed(chosen, &topic, &merged, &passed).await,
@@ -287,6 +289,9 @@ impl Lane {
         }
         self.stats.show("statements", self.statements);
         self.stats.show("rows", self.rows);
+        let (copied, refused) = self.writer.copies();
+        self.stats.show("copies", copied);
+        self.stats.show("copies_refused", refused);
         if rest.is_empty() {
             return Ok(());
         }
