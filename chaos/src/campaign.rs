@@ -1,5 +1,8 @@
 //! A campaign: providers send while one fault follows another, each mended and recovered from; then the reckoning.
 
+mod args;
+mod binary;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -11,86 +14,18 @@ use dev::disk::Disk;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+pub use args::CampaignArgs;
+
 use crate::check::{self, Evidence, Findings};
 use crate::deployment::{self, secrets};
 use crate::history;
 use crate::pace::Pace;
-use crate::plan::{self, Kind, Parts, Round};
+use crate::plan::{self, Kind, Round};
 use crate::provider::{self, Counters, Sent, Settings};
 use crate::quiet;
 use crate::report::Report;
 use crate::world::{Size, World};
 use crate::{garbage, recovery, watch as watcher};
-
-/// What is asked for.
-#[derive(Clone, Debug, clap::Args)]
-pub struct CampaignArgs {
-    /// Draws everything: webhooks, faults, their times. A fresh one unless said.
-    #[arg(long)]
-    pub seed: Option<u64>,
-    /// Webhooks to send, not counting what is sent again.
-    #[arg(long, default_value_t = 20_000)]
-    pub events: u64,
-    /// Faults to inflict.
-    #[arg(long, default_value_t = 12)]
-    pub faults: usize,
-    /// Inflict no more faults after so many minutes; the report then says that it is not complete. 0 for no end.
-    #[arg(long, default_value_t = 0)]
-    pub minutes: u64,
-    /// Kafka brokers: 1 or 3.
-    #[arg(long, default_value_t = 3)]
-    pub brokers: usize,
-    /// Postgres shards.
-    #[arg(long, default_value_t = 2)]
-    pub shards: usize,
-    /// Instances of the product.
-    #[arg(long, default_value_t = 3)]
-    pub instances: usize,
-    /// Most webhooks a second.
-    #[arg(long, default_value_t = 1000)]
-    pub rate: u64,
-    /// Only these kinds of faults, with commas between.
-    #[arg(long, value_delimiter = ',', value_enum)]
-    pub only: Vec<Kind>,
-    /// After each fault everything must be well again within so many seconds.
-    #[arg(long, default_value_t = 45)]
-    pub recovery: u64,
-    /// Where the report goes, as JSON.
-    #[arg(long)]
-    pub report: Option<PathBuf>,
-    /// Use this binary of the product, rather than have cargo bring it up to date.
-    #[arg(long)]
-    pub binary: Option<PathBuf>,
-    /// Break no more after the first thing that is found on the way.
-    #[arg(long)]
-    pub first: bool,
-    /// Keep servers' data and all logs here; else they are in a temporary folder, which is removed if all was well.
-    #[arg(long)]
-    pub dir: Option<PathBuf>,
-}
-
-impl CampaignArgs {
-    fn parts(&self) -> Parts {
-        Parts {
-            instances: self.instances,
-            brokers: self.brokers,
-            shards: self.shards,
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        if !matches!(self.brokers, 1 | 3) {
-            bail!("--brokers is 1 or 3, not {}", self.brokers);
-        }
-        if self.instances == 0 || self.instances > 8 || self.shards == 0 || self.shards > 8 {
-            bail!("--instances and --shards are from 1 to 8");
-        }
-        if self.events < 100 {
-            bail!("--events is at least 100");
-        }
-        Ok(())
-    }
-}
 
 /// The repository.
 pub fn root() -> &'static Path {
@@ -104,7 +39,7 @@ pub async fn run(args: CampaignArgs) -> Result<bool> {
         Some(binary) => binary.canonicalize().context("--binary")?,
         None => deployment::build(root()).await?,
     };
-    let test_build = has_failpoints(&binary)?;
+    let test_build = binary::has_failpoints(&binary)?;
     if test_build && args.binary.is_none() {
         bail!(
             "{} was built with failpoints, which what is shipped does not have",
@@ -136,13 +71,6 @@ pub async fn run(args: CampaignArgs) -> Result<bool> {
     Ok(report.ok)
 }
 
-/// Whether a binary is the one of the tests: the code that reads the failpoints to be set is in it.
-fn has_failpoints(binary: &Path) -> Result<bool> {
-    let code = std::fs::read(binary).with_context(|| format!("cannot read {}", binary.display()))?;
-    let name = b"FAILPOINTS";
-    Ok(code.windows(name.len()).any(|part| part == name))
-}
-
 /// What an instance says when it ends for that reason.
 const SET_BACK: &str = "the wall clock was set back";
 
@@ -161,7 +89,7 @@ async fn campaign(args: &CampaignArgs, seed: u64, dir: &Path, binary: PathBuf) -
     let mut report = Report {
         seed,
         command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
-        revision: revision(),
+        revision: binary::revision(),
         started_at: Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string(),
         instances: args.instances,
         brokers: args.brokers,
@@ -470,16 +398,4 @@ async fn progress(world: Arc<World>, counters: Arc<Counters>, events: u64, enoug
             world.started.elapsed().as_secs_f64()
         );
     }
-}
-
-fn revision() -> String {
-    let mut git = std::process::Command::new("git");
-    let output = git
-        .args(["describe", "--always", "--dirty"])
-        .current_dir(root())
-        .output();
-    output.map_or_else(
-        |_| String::new(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
 }

@@ -3,6 +3,7 @@
 pub mod audit;
 mod dead;
 mod order;
+mod place;
 pub mod records;
 pub mod rows;
 mod state;
@@ -17,6 +18,7 @@ use crate::kafka;
 use crate::provider::Sent;
 use crate::world::{Progress, World};
 use audit::Audit;
+use place::{murmur2, shard_of};
 use records::{Body, Event, Record};
 use rows::{Dead, Row, State};
 
@@ -374,30 +376,4 @@ fn offsets(evidence: &Evidence, findings: &mut Findings) {
     for id in evidence.offsets.keys().filter(|id| !evidence.ends.contains_key(*id)) {
         findings.add(OFFSETS, None, format!("offsets of {id:?}, which is no partition"));
     }
-}
-
-fn shard_of(partition: i32, shards: usize) -> usize {
-    usize::try_from(partition).unwrap_or_default() % shards
-}
-
-/// The Java clients' hash of a key, written from Kafka's `Utils.murmur2`.
-fn murmur2(data: &[u8]) -> u32 {
-    const M: u32 = 0x5bd1_e995;
-    let mut h = 0x9747_b28c ^ u32::try_from(data.len()).unwrap_or(u32::MAX);
-    let mut words = data.chunks_exact(4);
-    for word in &mut words {
-        let mut k = u32::from_le_bytes([word[0], word[1], word[2], word[3]]).wrapping_mul(M);
-        k ^= k >> 24;
-        h = h.wrapping_mul(M) ^ k.wrapping_mul(M);
-    }
-    let rest = words.remainder();
-    if !rest.is_empty() {
-        for (i, byte) in rest.iter().enumerate() {
-            h ^= u32::from(*byte) << (8 * i);
-        }
-        h = h.wrapping_mul(M);
-    }
-    h ^= h >> 13;
-    h = h.wrapping_mul(M);
-    h ^ (h >> 15)
 }

@@ -29,6 +29,9 @@ pub struct MutantsArgs {
     /// Only prove that every patch applies.
     #[arg(long)]
     pub dry: bool,
+    /// Where the report goes, as JSON.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
 }
 
 /// A patch and the campaign aimed at it.
@@ -208,6 +211,10 @@ pub async fn run(args: MutantsArgs) -> Result<bool> {
     let caught = outcomes.iter().filter(|outcome| outcome.caught).count();
     let ok = caught == outcomes.len();
     let line = serde_json::json!({ "ok": ok, "caught": caught, "mutants": outcomes });
+    if let Some(path) = &args.report {
+        let text = serde_json::to_string_pretty(&line)? + "\n";
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
     println!("{line}");
     Ok(ok)
 }

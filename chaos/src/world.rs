@@ -64,6 +64,7 @@ impl World {
             between_brokers: size.parts.brokers > 1,
             // A webhook takes about 3 kB in a shard's tables; a quarter of a GB is its write-ahead log.
             shard_space: Disk::is_possible().then(|| (768 << 20) + size.events * 5_000),
+            ..Options::default()
         };
         let stack = Stack::start(options)
             .await
