@@ -112,7 +112,7 @@ impl Topics {
 pub struct PostgresSettings {
     /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
     #[serde(deserialize_with = "one_or_many")]
-    pub shard_urls: Vec<String>,
+    pub shard_urls: Vec<SecretString>,
     /// Writers, and so connections that write, for each shard.
     #[serde(default = "two")]
     pub lanes: NonZero<usize>,
@@ -149,17 +149,18 @@ fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
 }
 
-fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SecretString>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {
         One(String),
         Many(Vec<String>),
     }
-    Ok(match OneOrMany::deserialize(input)? {
+    let values = match OneOrMany::deserialize(input)? {
         OneOrMany::One(value) => vec![value],
         OneOrMany::Many(values) => values,
-    })
+    };
+    Ok(values.into_iter().map(SecretString::from).collect())
 }
 
 /// `[events]`: the partitions of the event tables.
@@ -213,6 +214,8 @@ impl Config {
                 path.display()
             );
         }
+        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        well_formed(path, &text)?;
         let figment = Figment::new().merge(Toml::file_exact(path)).merge(
             Env::prefixed("HOOKMILL_")
                 .filter(|key| key.as_str().contains("__"))
@@ -222,7 +225,7 @@ impl Config {
             .extract()
             .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
         config.path = path.to_owned();
-        config.text = std::fs::read_to_string(path).unwrap_or_default();
+        config.text = text;
         config
             .validate()
             .with_context(|| format!("the configuration in {} cannot be used", path.display()))?;
@@ -242,12 +245,8 @@ impl Config {
                 self.topics.orders.name
             );
         }
-        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
-            bail!(
-                "admin.listen = {} is not loopback and admin.token is not set: set it, for example to \"env:HOOKMILL_ADMIN_TOKEN\"",
-                self.admin.listen
-            );
-        }
+        self.ingest.validate().map_err(anyhow::Error::msg)?;
+        self.admin.validate().map_err(anyhow::Error::msg)?;
         if self.writers.batch_rows == 0 || self.writers.batch_bytes == 0 || self.writers.statement_rows == 0 {
             bail!("the settings in [writers] must be above 0");
         }
@@ -266,11 +265,12 @@ impl Config {
     pub fn shard_urls(&self) -> Result<Vec<Arc<str>>> {
         let mut urls = Vec::new();
         for entry in &self.postgres.shard_urls {
+            let entry = entry.expose_secret();
             let value = if entry.starts_with("env:") || entry.starts_with("file:") {
                 let reference: SecretRef = entry.parse().context("postgres.shard_urls")?;
                 reference.resolve().context("postgres.shard_urls")?
             } else {
-                SecretString::from(entry.as_str())
+                SecretString::from(entry)
             };
             urls.extend(
                 value
@@ -293,6 +293,11 @@ impl Config {
         Ok(urls)
     }
 
+    /// How to reach Kafka, with the secrets that its properties name.
+    pub fn kafka(&self) -> Result<KafkaSettings> {
+        self.kafka.clone().resolved().map_err(anyhow::Error::msg)
+    }
+
     /// The time-outs of a shard's connections.
     pub fn connect(&self) -> ConnectSettings {
         ConnectSettings {
@@ -305,7 +310,7 @@ impl Config {
 
     /// The admin token. On loopback nobody needs it.
     pub fn admin_token(&self) -> Result<Option<SecretString>> {
-        if self.admin.listen.ip().is_loopback() {
+        if self.admin.is_loopback() {
             return Ok(None);
         }
         self.admin
@@ -346,6 +351,29 @@ impl Config {
         Ok((past, future))
     }
 }
+
+/// That the file is TOML. The parser would quote the line, and a password in it.
+fn well_formed(path: &Path, text: &str) -> Result<()> {
+    let Err(error) = toml::de::DeTable::parse(text) else {
+        return Ok(());
+    };
+    let (line, column) = error.span().map_or((1, 1), |span| locate::position(text, span.start));
+    bail!("{}, line {line}, column {column}: {}; this is no TOML", path.display(), error.message());
+}
+
+/// What stands there is repeated only where it is no secret by its place.
+fn what_is_wrong(error: &figment::Error) -> String {
+    use figment::error::Kind;
+    let private = error.path.iter().any(|part| PRIVATE.contains(&part.as_str()));
+    match &error.kind {
+        Kind::InvalidType(_, expected) if private => format!("expected {expected}, and found something else"),
+        Kind::InvalidValue(_, expected) if private => format!("expected {expected}, and found another value"),
+        kind => kind.to_string(),
+    }
+}
+
+/// Keys below which secrets stand, or are put by mistake.
+const PRIVATE: &[&str] = &["secrets", "token", "shard_urls", "properties", "producer", "consumer"];
 
 /// All that is wrong in one message: key, place, what is wrong, and what may have been meant.
 fn explain(path: &Path, errors: figment::Error) -> String {
@@ -395,7 +423,7 @@ fn explain(path: &Path, errors: figment::Error) -> String {
         let _ = write!(
             text,
             "{separator}{subject}{}{meant} (in {place}); the commented config.toml of the distribution explains every key",
-            error.kind
+            what_is_wrong(&error)
         );
     }
     text

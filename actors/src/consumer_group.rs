@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::actor_ref::ActorRef;
-use crate::kafka::KafkaSettings;
+use crate::kafka::{KafkaSettings, told};
 use crate::partition_consumer::{PartitionConsumer, TopicContext};
 use crate::partition_table::{PartitionState, PartitionTable};
 use crate::rebalance::{Change, GroupConsumer, GroupContext, Ownership, Ticket};
@@ -100,7 +100,7 @@ impl Member {
         let config = self.settings.kafka.consumer(&self.context.topic);
         let consumer: GroupConsumer = config
             .create_with_context(GroupContext::new(ownership.clone(), sender.clone()))
-            .map_err(|error| format!("cannot create the Kafka consumer: {error}"))?;
+            .map_err(|error| format!("cannot create the Kafka consumer: {}", told(&error)))?;
         let consumer = Arc::new(consumer);
         let pump = Pump::start(&self.context.topic, consumer.clone(), sender)?;
         let topic: &str = &self.context.topic;

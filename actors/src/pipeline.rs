@@ -38,7 +38,7 @@ use crate::batch::BatchLimits;
 use crate::consumer_group::{ConsumerGroup, ConsumerGroupSettings};
 use crate::dead_letters::DeadLetters;
 use crate::health::Health;
-use crate::http::{AdminState, HttpServer, IngestSettings, IngestState, IngestTopics, ListenSettings, Site};
+use crate::http::{AdminSettings, AdminState, HttpServer, IngestSettings, IngestState, IngestTopics, Site};
 use crate::kafka::{KafkaSettings, Probe, TopicSettings, topics};
 use crate::lag_watcher::{LagWatcher, LagWatcherSettings};
 use crate::metrics::Metrics;
@@ -124,7 +124,7 @@ pub struct PipelineSettings {
     /// Webhooks.
     pub ingest: IngestSettings,
     /// The operators' listener.
-    pub admin_listen: std::net::SocketAddr,
+    pub admin: AdminSettings,
     /// Asked for there; `None` on loopback.
     pub admin_token: Option<SecretString>,
     /// Kafka.
@@ -278,13 +278,7 @@ impl Shared {
     }
 
     fn admin(&self) -> ChildSpec {
-        let listen = ListenSettings {
-            listen: self.settings.admin_listen,
-            workers: 1,
-            max_connections: 256,
-            head_timeout: Duration::from_secs(5),
-            shutdown_timeout: Duration::from_secs(1),
-        };
+        let listen = self.settings.admin.listener();
         let state = web::Data::new(AdminState {
             instance: self.settings.instance.clone(),
             started: Instant::now(),
@@ -301,17 +295,7 @@ impl Shared {
 
     fn ingest(&self) -> ChildSpec {
         let settings = &self.settings;
-        let workers = match settings.ingest.workers {
-            0 => std::thread::available_parallelism().map_or(2, NonZero::get),
-            n => n,
-        };
-        let listen = ListenSettings {
-            listen: settings.ingest.listen,
-            workers,
-            max_connections: settings.ingest.max_connections,
-            head_timeout: settings.ingest.body_timeout,
-            shutdown_timeout: settings.ingest.deadline + Duration::from_secs(1),
-        };
+        let listen = settings.ingest.listener();
         let state = web::Data::new(IngestState::new(
             settings.ingest.clone(),
             &settings.sources,

@@ -91,7 +91,7 @@ pub enum WriteOutcome {
 }
 
 /// Settings of one lane's writer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ShardWriterSettings {
     /// Index of the shard.
     pub shard: usize,

@@ -8,6 +8,7 @@ pub mod proxy;
 pub mod run;
 pub mod send;
 pub mod stack;
+pub mod tls;
 
 /// How this command is called.
 pub const COMMAND: &str = "cargo run -q -p dev --";

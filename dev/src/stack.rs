@@ -2,6 +2,7 @@
 
 mod kafka;
 mod postgres;
+mod secure;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 pub use kafka::Broker;
 pub use postgres::Shard;
+pub use secure::Secure;
 
 use crate::fetch;
 use crate::process::Process;
@@ -26,6 +28,8 @@ pub struct Options {
     pub shards: usize,
     /// Where data and logs go; a temporary folder, removed at the end, unless given.
     pub dir: Option<PathBuf>,
+    /// Ways in that ask for TLS and a password, beside the open ones.
+    pub secure: Option<Secure>,
 }
 
 impl Default for Options {
@@ -34,6 +38,7 @@ impl Default for Options {
             brokers: 1,
             shards: 2,
             dir: None,
+            secure: None,
         }
     }
 }
@@ -60,8 +65,8 @@ impl Stack {
         let dir = dir.canonicalize()?;
         let ports = free_ports(options.brokers * 3 + options.shards)?;
         let (for_brokers, for_shards) = ports.split_at(options.brokers * 3);
-        let brokers = kafka::start(&programs, &dir, for_brokers);
-        let shards = postgres::start(&programs, &dir, for_shards);
+        let brokers = kafka::start(&programs, &dir, for_brokers, options.secure.as_ref());
+        let shards = postgres::start(&programs, &dir, for_shards, options.secure.as_ref());
         let (brokers, shards) = tokio::try_join!(brokers, shards)?;
         Ok(Self {
             brokers,
@@ -80,6 +85,13 @@ impl Stack {
     /// Bootstrap servers, by way of the proxies before them.
     pub fn proxied_brokers(&self) -> String {
         let addresses: Vec<String> = self.brokers.iter().map(|b| b.proxy().address().to_string()).collect();
+        addresses.join(",")
+    }
+
+    /// Bootstrap servers that ask for TLS and a password, under the name `host`; only of a stack with [`Secure`].
+    pub fn secure_brokers(&self, host: &str) -> String {
+        let ports = self.brokers.iter().filter_map(Broker::secure_port);
+        let addresses: Vec<String> = ports.map(|port| format!("{host}:{port}")).collect();
         addresses.join(",")
     }
 

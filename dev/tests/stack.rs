@@ -27,6 +27,7 @@ async fn servers_break_and_come_back_with_their_data() {
         brokers: 1,
         shards: 2,
         dir: Some(scratch("breaks")),
+        ..Options::default()
     };
     let stack = Stack::start(options).await.expect("it starts");
     let urls = stack.create_databases("kept").await.expect("databases");

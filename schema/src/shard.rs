@@ -74,13 +74,22 @@ pub(crate) async fn client(url: &str, settings: &ConnectSettings) -> Result<Clie
     // connect_timeout is that of the TCP connection; a peer that then says nothing must not hold us either.
     let connecting = tokio::time::timeout(settings.connect_timeout * 2, config.connect(connector)).await;
     let (client, connection) =
-        connecting.map_err(|_| ShardError::connection("no answer to the connection's start"))??;
+        connecting.map_err(|_| ShardError::connection("no answer to the connection's start"))?.map_err(advised)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a shard's connection ended");
         }
     });
     Ok(client)
+}
+
+fn advised(error: tokio_postgres::Error) -> ShardError {
+    let advice = tls::advice(&error);
+    let mut error = ShardError::from(error);
+    if let Some(advice) = advice {
+        error.message = format!("{}; {advice}", error.message);
+    }
+    error
 }
 
 /// A writer's connection. It is not diesel's, because that hides the SQLSTATE, which decides between a row's fault and

@@ -29,6 +29,7 @@ async fn server() -> Arc<Stack> {
                 brokers: 0,
                 shards: 1,
                 dir: Some(dir),
+                ..Options::default()
             };
             // On a runtime that outlives the first test.
             let started = tokio::task::spawn_blocking(move || RUNTIME.block_on(Stack::start(options)));

@@ -3,6 +3,8 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use chrono::{TimeDelta, Utc};
+use hookmill_actors::http::TlsSettings;
 use hookmill_actors::kafka::topics::Finding as TopicFinding;
 use hookmill_schema::shard::Identity;
 use hookmill_schema::{migrations, shard};
@@ -10,6 +12,7 @@ use serde::Serialize;
 
 use super::{Output, topics};
 use crate::config::Config;
+use crate::open_files;
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +70,7 @@ pub async fn run(config: &Config, output: Output) -> Result<ExitCode> {
     report.result("admin", config.admin_token(), |_| {
         format!("listens on {}", config.admin.listen)
     });
+    listeners(config, &mut report);
     let cluster = kafka(config, &mut report).await;
     shards(config, cluster.as_deref(), &mut report).await;
     let failed = report.0.iter().any(|f| f.level == Level::Fail);
@@ -89,6 +93,38 @@ pub async fn run(config: &Config, output: Output) -> Result<ExitCode> {
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The listeners' TLS, by the key that configures it.
+pub fn tls(config: &Config) -> impl Iterator<Item = (&'static str, &TlsSettings)> {
+    let ingest = config.ingest.tls.as_ref().filter(|_| config.services.ingest);
+    let both = [("ingest.tls", ingest), ("admin.tls", config.admin.tls.as_ref())];
+    both.into_iter().filter_map(|(key, tls)| Some((key, tls?)))
+}
+
+/// A certificate that ends so soon should have been replaced.
+const SOON: TimeDelta = TimeDelta::days(14);
+
+fn listeners(config: &Config, report: &mut Report) {
+    for (key, tls) in tls(config) {
+        match tls.check() {
+            Err(why) => report.add(Level::Fail, key, why),
+            Ok(until) if until < Utc::now() => report.add(
+                Level::Fail,
+                key,
+                format!("the certificate ended at {until}: put a new one in its place"),
+            ),
+            Ok(until) if until < Utc::now() + SOON => report.add(
+                Level::Warn,
+                key,
+                format!("the certificate ends at {until}: put a new one in its place, it is read without a restart"),
+            ),
+            Ok(until) => report.add(Level::Ok, key, format!("the certificate is valid until {until}")),
+        }
+    }
+    if let Some((_, advice)) = open_files::too_few(config, open_files::raise()) {
+        report.add(Level::Warn, "open files", advice);
+    }
 }
 
 async fn kafka(config: &Config, report: &mut Report) -> Option<String> {

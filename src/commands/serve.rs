@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use hookmill_actors::kafka::Probe;
 use hookmill_actors::kafka::topics::Finding;
 use hookmill_actors::pipeline::{Pipeline, PipelineSettings};
@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{check, migrate, topics};
 use crate::config::Config;
-use crate::telemetry;
+use crate::{open_files, telemetry};
 
 /// Exit code when the tree gave up: whoever runs the process should start it again (sysexits' EX_SOFTWARE).
 const GAVE_UP: u8 = 70;
@@ -26,10 +26,14 @@ const TOO_SLOW: u8 = 75;
 const START_RETRY: Duration = Duration::from_millis(250);
 
 /// `hookmill serve`.
-pub fn run(config: Config) -> Result<ExitCode> {
+pub fn run(mut config: Config) -> Result<ExitCode> {
     telemetry::start(&config.log)?;
     hookmill_actors::enable_failpoints();
     info!(config = %redacted(&config), "starting");
+    if let Some((room, advice)) = open_files::too_few(&config, open_files::raise()) {
+        warn!("{advice}");
+        config.ingest.max_connections = room;
+    }
     let system = actix::System::new();
     let ended = system.block_on(serve(config));
     // Dropping it would wait for threads that still wait for a silent broker or shard; nobody wants their answers.
@@ -40,6 +44,8 @@ pub fn run(config: Config) -> Result<ExitCode> {
 async fn serve(config: Config) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // It would end the process; here it says that certificates are to be read again, to those that have some.
+    let _hangup = signal(SignalKind::hangup())?;
     let prepared = tokio::select! {
         prepared = prepare(&config) => prepared?,
         _ = terminate.recv() => return Ok(stopped_early("SIGTERM")),
@@ -89,6 +95,7 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
     let (window_past, window_future) = config.event_window()?;
     let shard_urls = config.shard_urls()?;
     let connect = config.connect();
+    certificates(config)?;
     ports_are_free(config)?;
     let (probe, cluster) = topics::reach(config).await?;
     look_at_topics(config, &probe).await?;
@@ -104,9 +111,9 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
         instance: instance_name(),
         services: config.services,
         ingest: config.ingest.clone(),
-        admin_listen: config.admin.listen,
+        admin: config.admin.clone(),
         admin_token,
-        kafka: config.kafka.clone(),
+        kafka: config.kafka()?,
         orders: config.topics.orders.clone(),
         disputes: config.topics.disputes.clone(),
         parked: config.topics.parked.clone(),
@@ -123,6 +130,14 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
         sources,
     };
     Ok((settings, probe, pools))
+}
+
+/// That the listeners' certificates can be used.
+fn certificates(config: &Config) -> Result<()> {
+    for (key, tls) in check::tls(config) {
+        tls.check().map_err(|why| anyhow!("{key}: {why}"))?;
+    }
+    Ok(())
 }
 
 /// A port that is taken is the most common mistake of all.
@@ -281,14 +296,20 @@ fn instance_name() -> String {
     )
 }
 
+fn with_tls(has: bool) -> &'static str {
+    if has { " (TLS)" } else { "" }
+}
+
 /// What is said of the configuration at start: secrets are references there, and URLs may hold passwords, so these are left out.
 fn redacted(config: &Config) -> String {
     let sources: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
     format!(
-        "services {:?}; ingest {}; admin {}; kafka {}; topics {} ({}), {} ({}); {} shard references, {} lanes; sources {}",
+        "services {:?}; ingest {}{}; admin {}{}; kafka {}; topics {} ({}), {} ({}); {} shard references, {} lanes; sources {}",
         config.services,
         config.ingest.listen,
+        with_tls(config.ingest.tls.is_some()),
         config.admin.listen,
+        with_tls(config.admin.tls.is_some()),
         config.kafka.brokers,
         config.topics.orders.name,
         config.topics.orders.partitions,

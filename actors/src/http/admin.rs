@@ -1,13 +1,11 @@
 //! The operators' listener: health, figures, and a page for people.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -15,31 +13,8 @@ use super::problem::Problem;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::partition_table::PartitionTable;
-use crate::secret::SecretRef;
 use crate::sources::Source;
 use crate::stats::Registry;
-
-/// Where operators look unless said otherwise.
-pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
-
-/// `[admin]` of config.toml.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdminSettings {
-    /// Where health, figures and the page are served.
-    pub listen: SocketAddr,
-    /// Required off loopback: everything but health asks for it then.
-    pub token: Option<SecretRef>,
-}
-
-impl Default for AdminSettings {
-    fn default() -> Self {
-        Self {
-            listen: DEFAULT_ADMIN,
-            token: None,
-        }
-    }
-}
 
 /// What the pages read.
 pub struct AdminState {

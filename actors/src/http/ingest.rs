@@ -1,11 +1,12 @@
 //! The way in: a webhook is read, verified, mapped and published; 202 is said after Kafka has acknowledged it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::error::PayloadError;
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwapOption;
@@ -16,12 +17,14 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
 use ipnet::IpNet;
 use rdkafka::message::OwnedHeaders;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::IngestSettings;
+use super::budget::{Budget, Share};
 use super::certificates;
+use super::connection::Serving;
 use super::problem::Problem;
 use crate::actor_ref::ActorRef;
 use crate::kafka::{event_headers, new_trace_parent};
@@ -30,47 +33,6 @@ use crate::parking::{self, ParkedEvent};
 use crate::producer::{Producer, Publish};
 use crate::sources::{self, Accepted, AuthError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources};
 use crate::stats::ActorStats;
-
-/// `[ingest]` of config.toml.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IngestSettings {
-    /// Where webhooks are taken.
-    pub listen: SocketAddr,
-    /// Largest body in bytes.
-    pub body_limit: usize,
-    /// How long a body may take to arrive.
-    #[serde(with = "humantime_serde")]
-    pub body_timeout: Duration,
-    /// How long a webhook may wait for Kafka before it is answered 503. Shorter than the providers' own time-outs (the
-    /// shortest is 5 s), so that they hear a clear "again, please".
-    #[serde(with = "humantime_serde")]
-    pub deadline: Duration,
-    /// Requests that may be under way at once; more are answered 503 at once.
-    pub max_in_flight: usize,
-    /// Connections that may be open at once.
-    pub max_connections: usize,
-    /// Threads that serve requests; 0 for one a core.
-    pub workers: usize,
-    /// Proxies before this server: of a request that one of them hands on, the address that `X-Forwarded-For` names counts.
-    #[serde(deserialize_with = "sources::networks")]
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-impl Default for IngestSettings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            body_limit: 1 << 20,
-            body_timeout: Duration::from_secs(5),
-            deadline: Duration::from_secs(4),
-            max_in_flight: 2048,
-            max_connections: 16384,
-            workers: 0,
-            trusted_proxies: Vec::new(),
-        }
-    }
-}
 
 struct Door {
     source: Arc<Source>,
@@ -96,6 +58,7 @@ pub struct IngestState {
     topics: IngestTopics,
     metrics: Arc<Metrics>,
     in_flight: AtomicUsize,
+    bodies: Budget,
     clock: DefaultClock,
     stats: ArcSwapOption<ActorStats>,
 }
@@ -122,6 +85,7 @@ impl IngestState {
             )
         });
         Self {
+            bodies: Budget::new(settings.body_memory),
             settings,
             doors: doors.collect(),
             producer,
@@ -152,37 +116,57 @@ pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<IngestSta
 /// Counts a request for as long as it is under way.
 struct UnderWay<'a>(&'a AtomicUsize);
 
+impl<'a> UnderWay<'a> {
+    /// Begins once the body is there: clients that take their time with it keep nobody out.
+    fn begin(state: &'a IngestState) -> Result<Self, Problem> {
+        let crowd = state.in_flight.fetch_add(1, Relaxed);
+        let counted = Self(&state.in_flight);
+        if crowd >= state.settings.max_in_flight {
+            return Err(Problem::unavailable("too many requests are under way; send it again"));
+        }
+        Ok(counted)
+    }
+}
+
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
+/// The body of a request, as it comes.
+struct Body {
+    payload: web::Payload,
+    /// It was read to its end, so that the next request on the connection begins behind it.
+    ended: bool,
+}
+
+impl Body {
+    async fn next(&mut self) -> Option<Result<web::Bytes, PayloadError>> {
+        let chunk = self.payload.next().await;
+        self.ended = chunk.is_none();
+        chunk
+    }
+}
+
+async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
     let started = Instant::now();
+    let serving = Serving::begin(&request);
+    let mut body = Body { payload, ended: false };
     let door = state.doors.get(request.path());
     let name = door.map_or("", |d| d.source.name());
-    let under_way = UnderWay(&state.in_flight);
-    let crowd = state.in_flight.fetch_add(1, Relaxed);
     let admitted = match door {
         None => Err(Problem::unknown_source()),
-        Some(_) if crowd >= state.settings.max_in_flight => {
-            Err(Problem::unavailable("too many requests are under way; send it again"))
-        }
         Some(door) => admit(&request, door, &state).map(|()| &door.source),
     };
     let answer = match admitted {
-        Ok(source) => {
-            let answer = take(&request, &mut body, source, &state).await;
-            drop(under_way);
-            answer
-        }
+        Ok(source) => take(&request, &mut body, source, &state).await,
         Err(problem) => {
-            drop(under_way);
             discard(&mut body, state.settings.body_limit).await;
             Err(problem)
         }
     };
+    serving.end(body.ended);
     let (outcome, response) = match answer {
         Ok(Answer::Accepted(response)) => ("accepted", response),
         Ok(Answer::Ignored(response)) => ("ignored", response),
@@ -217,7 +201,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Steps over the body of a request that was refused by its head, so that the next one on this connection is read from its
 /// beginning. Where the body does not end soon, the server says that it closes, and does.
-async fn discard(body: &mut web::Payload, limit: usize) {
+async fn discard(body: &mut Body, limit: usize) {
     let mut left = limit;
     let rest = async {
         while let Some(Ok(chunk)) = body.next().await {
@@ -231,8 +215,13 @@ async fn discard(body: &mut web::Payload, limit: usize) {
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
 }
 
-/// Reads a body to its end, or to the limit.
-async fn read(request: &HttpRequest, body: &mut web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
+/// Reads a body to its end, or to the limit; `share` is the memory that it may take.
+async fn read(
+    request: &HttpRequest,
+    body: &mut Body,
+    limit: usize,
+    share: &mut Share<'_>,
+) -> Result<web::Bytes, Problem> {
     let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
     let announced: Option<u64> = announced.and_then(|text| text.parse().ok());
     if announced.is_some_and(|length| length > limit as u64) {
@@ -242,8 +231,12 @@ async fn read(request: &HttpRequest, body: &mut web::Payload, limit: usize) -> R
     let mut whole = web::BytesMut::with_capacity(expected.min(FIRST_BUFFER));
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Problem::unreadable_body())?;
-        if whole.len() + chunk.len() > limit {
+        let length = whole.len() + chunk.len();
+        if length > limit {
             return Err(Problem::too_large(limit));
+        }
+        if !share.grow_to(length) {
+            return Err(Problem::unavailable("too many large requests are under way; send it again"));
         }
         whole.extend_from_slice(&chunk);
     }
@@ -251,11 +244,14 @@ async fn read(request: &HttpRequest, body: &mut web::Payload, limit: usize) -> R
 }
 
 /// A length that is only announced gets no more memory than this in advance.
-const FIRST_BUFFER: usize = 64 << 10;
+const FIRST_BUFFER: usize = 16 << 10;
 
 /// What a request's head decides.
 fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), Problem> {
     let Door { source, limiter } = door;
+    if is_coded(request.headers()) {
+        return Err(Problem::coded());
+    }
     match *request.method() {
         Method::POST => {
             let form = source.answers_unsigned() && !is_json(request.headers());
@@ -275,15 +271,17 @@ fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), 
 
 async fn take(
     request: &HttpRequest,
-    body: &mut web::Payload,
+    body: &mut Body,
     source: &Source,
     state: &IngestState,
 ) -> Result<Answer, Problem> {
     let limit = state.settings.body_limit;
     let patience = state.settings.body_timeout;
-    let body = tokio::time::timeout(patience, read(request, body, limit))
+    let mut share = state.bodies.share();
+    let body = tokio::time::timeout(patience, read(request, body, limit, &mut share))
         .await
         .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
+    let _counted = UnderWay::begin(state)?;
     let headers = RequestHeaders(request.headers());
     let incoming = Incoming {
         method: match *request.method() {
@@ -395,7 +393,7 @@ fn park(
 ) -> ToPublish {
     let text = headers
         .iter()
-        .filter(|(name, _)| parking::keeps(name.as_str()))
+        .filter(|(name, _)| parking::keeps(name.as_str()) && !source.reads_secret_from(name.as_str()))
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
     let event = ParkedEvent {
         id: ParkedEvent::new_id(),
@@ -469,6 +467,13 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
+/// Whether the body is coded, as by gzip. Signatures are over what was sent, no provider codes, and unpacking is work that a
+/// stranger could have done here.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let identity = |value: &HeaderValue| value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity");
+    headers.get_all(CONTENT_ENCODING).any(|value| !identity(value))
+}
+
 /// The caller's W3C trace context, or the start of a new one (<https://www.w3.org/TR/trace-context/>).
 fn trace_parent(headers: &HeaderMap) -> String {
     let given = headers.get("traceparent").and_then(|v| v.to_str().ok());
@@ -522,6 +527,17 @@ mod tests {
         );
         assert!(!with("text/plain") && !with("application/x-www-form-urlencoded") && !with("text/x+json"));
         assert!(is_json(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn bodies_are_taken_as_they_were_signed() {
+        let with = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_ENCODING, value.parse().expect("a header value"));
+            is_coded(&headers)
+        };
+        assert!(with("gzip") && with("identity, br") && with(""));
+        assert!(!with("Identity") && !is_coded(&HeaderMap::new()));
     }
 
     #[test]

@@ -5,7 +5,8 @@ mod record;
 mod settings;
 pub mod topics;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+pub use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 
 pub use probe::{Probe, ProbeError, Watermarks};
 pub(crate) use record::{event_headers, new_trace_parent};
@@ -23,4 +24,15 @@ pub(crate) fn is_connection_loss(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::OperationTimedOut
         )
     )
+}
+
+/// An error for people. What was configured is not repeated: it may be a password under a misspelt name.
+pub fn told(error: &KafkaError) -> String {
+    match error {
+        KafkaError::ClientConfig(_, why, key, _) => match why.contains(key.as_str()) {
+            true => format!("client configuration: {why}"),
+            false => format!("client configuration: {why} ({key})"),
+        },
+        other => other.to_string(),
+    }
 }

@@ -1,12 +1,16 @@
 //! `[kafka]` and `[topics]` of config.toml, and the librdkafka configuration made of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::ClientConfig;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::secret::{SecretError, SecretRef};
+
 /// `[kafka]`: how to reach the brokers. Whatever librdkafka knows can be set through the three tables of properties.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSettings {
     /// Bootstrap servers, `host:port` with commas between.
@@ -17,7 +21,8 @@ pub struct KafkaSettings {
     pub replication: i32,
     /// A topic's consumer group is `<group_prefix>.<topic>`.
     pub group_prefix: String,
-    /// librdkafka properties for every client: TLS, SASL and the like.
+    /// librdkafka properties for every client: TLS, SASL and the like. A value may be a reference to a secret, in all three
+    /// tables: `env:NAME` or `file:PATH`.
     #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
     /// librdkafka properties for producers only; they win over `properties`.
@@ -39,6 +44,22 @@ impl Default for KafkaSettings {
             producer: BTreeMap::new(),
             consumer: BTreeMap::new(),
         }
+    }
+}
+
+/// Names the properties and keeps their values, as some are passwords.
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |table: &BTreeMap<String, String>| table.keys().cloned().collect::<Vec<_>>();
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("create_topics", &self.create_topics)
+            .field("replication", &self.replication)
+            .field("group_prefix", &self.group_prefix)
+            .field("properties", &names(&self.properties))
+            .field("producer", &names(&self.producer))
+            .field("consumer", &names(&self.consumer))
+            .finish()
     }
 }
 
@@ -156,6 +177,27 @@ impl KafkaSettings {
         Ok(())
     }
 
+    /// The same with what its references stand for. The error names the property, never a value.
+    pub fn resolved(mut self) -> Result<Self, String> {
+        let tables = [
+            ("properties", &mut self.properties),
+            ("producer", &mut self.producer),
+            ("consumer", &mut self.consumer),
+        ];
+        for (table, properties) in tables {
+            for (key, value) in properties {
+                if !value.starts_with("env:") && !value.starts_with("file:") {
+                    continue;
+                }
+                let resolve = |text: &str| text.parse::<SecretRef>()?.resolve();
+                let secret =
+                    resolve(value).map_err(|error: SecretError| format!("kafka.{table}.\"{key}\": {error}"))?;
+                secret.expose_secret().clone_into(value);
+            }
+        }
+        Ok(self)
+    }
+
     /// What every client has.
     pub fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
@@ -258,6 +300,40 @@ mod tests {
         assert_eq!(producer.get("ssl.ca.location"), Some("/ca.pem"));
         assert_eq!(producer.get("linger.ms"), Some("1"));
         assert_eq!(settings.consumer("t").get("linger.ms"), None);
+    }
+
+    #[test]
+    fn a_password_is_a_reference_and_is_never_shown() {
+        let path = std::env::temp_dir().join(format!("hookmill-kafka-secret-{}", std::process::id()));
+        std::fs::write(&path, "hunter2\n").expect("a temporary file");
+        let mut settings = KafkaSettings::default();
+        let reference = format!("file:{}", path.display());
+        settings.properties.insert("sasl.password".into(), reference);
+        settings.producer.insert("ssl.key.password".into(), "hunter3".into());
+        let settings = settings.resolved().expect("the file is there");
+        std::fs::remove_file(&path).expect("the temporary file");
+        assert_eq!(settings.client().get("sasl.password"), Some("hunter2"));
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("sasl.password") && !shown.contains("hunter"), "{shown}");
+        let mut unset = KafkaSettings::default();
+        unset
+            .consumer
+            .insert("sasl.password".into(), "env:HOOKMILL_TEST_NOT_SET".into());
+        let message = unset.resolved().expect_err("the variable is not set");
+        assert!(
+            message.contains("kafka.consumer.\"sasl.password\"") && message.contains("HOOKMILL_TEST_NOT_SET"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_property_is_told_without_its_value() {
+        let mut settings = KafkaSettings::default();
+        settings.properties.insert("sasl.pasword".into(), "hunter2".into());
+        let error = settings.client().create_native_config().err().expect("no such property");
+        assert!(error.to_string().contains("hunter2"), "the library repeats it");
+        let message = super::super::told(&error);
+        assert!(message.contains("sasl.pasword") && !message.contains("hunter2"), "{message}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 
-use super::{free_ports, local, proxy_before, until_ready};
+use super::{Secure, free_ports, local, proxy_before, until_ready};
 use crate::fetch::Programs;
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
@@ -18,6 +18,7 @@ use crate::proxy::Proxy;
 pub struct Broker {
     process: Process,
     port: u16,
+    secure_port: Option<u16>,
     proxy: Proxy,
 }
 
@@ -31,7 +32,12 @@ fn cluster_id() -> String {
 }
 
 /// Starts a cluster of a broker for every three ports.
-pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Broker>> {
+pub(super) async fn start(
+    programs: &Programs,
+    dir: &Path,
+    ports: &[u16],
+    secure: Option<&Secure>,
+) -> Result<Vec<Broker>> {
     if ports.is_empty() {
         return Ok(Vec::new());
     }
@@ -60,25 +66,46 @@ pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Res
         .map(|i| format!("{}@127.0.0.1:{}", i + 1, ports[i * 3 + 2]))
         .collect();
     let voters = voters.join(",");
-    try_join_all((0..brokers).map(|i| {
-        let (id, voters, ports) = (&id, &voters, &ports[i * 3..i * 3 + 3]);
-        async move { one(programs, dir, i, brokers, id, voters, ports).await }
-    }))
-    .await
+    let cluster = Cluster {
+        programs,
+        dir,
+        brokers,
+        id: &id,
+        voters: &voters,
+        secure,
+    };
+    let cluster = &cluster;
+    try_join_all((0..brokers).map(|i| one(cluster, i, &ports[i * 3..i * 3 + 3]))).await
 }
 
-async fn one(
-    programs: &Programs,
-    dir: &Path,
-    i: usize,
+/// What the brokers have in common.
+struct Cluster<'a> {
+    programs: &'a Programs,
+    dir: &'a Path,
     brokers: usize,
-    id: &str,
-    voters: &str,
-    ports: &[u16],
-) -> Result<Broker> {
+    id: &'a str,
+    voters: &'a str,
+    secure: Option<&'a Secure>,
+}
+
+async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
+    let Cluster {
+        programs,
+        dir,
+        brokers,
+        id,
+        voters,
+        secure,
+    } = *cluster;
     let [port, inner, controller] = *ports else {
         bail!("a broker needs three ports")
     };
+    let secure_port = secure.map(|_| free_ports(1)).transpose()?.map(|ports| ports[0]);
+    // The name, so that the certificate's is checked against more than an address.
+    let (listens, advertised) = secure_port.map_or_else(Default::default, |port| {
+        (format!(",SECURE://127.0.0.1:{port}"), format!(",SECURE://localhost:{port}"))
+    });
+    let securely = secure.map(|secure| secure.of_broker(dir)).transpose()?.unwrap_or_default();
     let data = dir.join(format!("kafka-{i}"));
     let proxy_port = free_ports(1)?[0];
     let config = dir.join(format!("kafka-{i}.properties"));
@@ -90,9 +117,9 @@ async fn one(
 node.id={node}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
-listener.security.protocol.map=DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}{listens}
+advertised.listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}{advertised}
+listener.security.protocol.map=DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL
 inter.broker.listener.name=DIRECT
 log.dirs={data}
 auto.create.topics.enable=false
@@ -110,7 +137,7 @@ log.segment.bytes=67108864
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2
-",
+{securely}",
             node = i + 1,
             data = data.display(),
         ),
@@ -128,6 +155,9 @@ num.recovery.threads.per.data.dir=2
         format
             .args(["kafka.tools.StorageTool", "format", "-t", id, "-c"])
             .arg(&config);
+        if let Some(secure) = secure {
+            format.args(["--add-scram", &secure.scram()]);
+        }
         let output = tokio::task::spawn_blocking(move || format.output())
             .await?
             .context("java cannot be started: install a JDK of 17 or later")?;
@@ -154,7 +184,12 @@ num.recovery.threads.per.data.dir=2
     program.args.push(config.into());
     let process = Process::spawn(program)?;
     let proxy = proxy_before(proxy_port, inner).await?;
-    let broker = Broker { process, port, proxy };
+    let broker = Broker {
+        process,
+        port,
+        secure_port,
+        proxy,
+    };
     broker.ready().await?;
     Ok(broker)
 }
@@ -168,6 +203,11 @@ impl Broker {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         local(self.port)
+    }
+
+    /// Where it listens for those who come by TLS and a password.
+    pub fn secure_port(&self) -> Option<u16> {
+        self.secure_port
     }
 
     /// The proxy before it.

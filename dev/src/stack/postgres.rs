@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use tokio_postgres::NoTls;
 
-use super::{free_ports, local, proxy_before, until_ready};
+use super::{Secure, free_ports, local, proxy_before, until_ready};
 use crate::fetch::{Programs, UNPRIVILEGED, reachable_by_others};
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
@@ -23,11 +23,16 @@ pub struct Shard {
     proxy: Proxy,
 }
 
-pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Shard>> {
-    try_join_all(ports.iter().enumerate().map(|(i, port)| one(programs, dir, i, *port))).await
+pub(super) async fn start(
+    programs: &Programs,
+    dir: &Path,
+    ports: &[u16],
+    secure: Option<&Secure>,
+) -> Result<Vec<Shard>> {
+    try_join_all((0..).zip(ports).map(|(i, port)| one(programs, dir, i, *port, secure))).await
 }
 
-async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Shard> {
+async fn one(programs: &Programs, dir: &Path, i: usize, port: u16, secure: Option<&Secure>) -> Result<Shard> {
     let user = Uid::effective().is_root().then_some(UNPRIVILEGED);
     let home = data_home(dir, user.is_some())?;
     let data = home.join(format!("shard-{i}"));
@@ -60,6 +65,9 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
             _ => return Err(init.obituary()).context("a shard cannot be set up"),
         }
     }
+    if let Some(secure) = secure {
+        hand_over(&data, user, secure)?;
+    }
     let mut program = Program::new(format!("shard-{i}"), bin.join("postgres"), log);
     program
         .args
@@ -74,6 +82,9 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
         "log_min_messages=warning",
     ] {
         program = program.args(["-c", setting]);
+    }
+    if secure.is_some() {
+        program = program.args(["-c", "ssl=on"]);
     }
     program.user = user;
     // "Fast": ends sessions and stops in good order.
@@ -91,7 +102,25 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
     if exists == 0 {
         shard.execute("postgres", "CREATE DATABASE hookmill").await?;
     }
+    if let Some(secure) = secure {
+        shard.execute("postgres", &secure.role()).await?;
+    }
     Ok(shard)
+}
+
+/// Puts the certificate and who may come where the server looks for them; a key must be its own.
+fn hand_over(data: &Path, user: Option<u32>, secure: &Secure) -> Result<()> {
+    std::fs::copy(&secure.issued.certificate, data.join("server.crt"))?;
+    let key = data.join("server.key");
+    std::fs::copy(&secure.issued.key, &key)?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::write(data.join("pg_hba.conf"), secure.hba())?;
+    for file in ["server.crt", "server.key", "pg_hba.conf"] {
+        if let Some(user) = user {
+            chown(data.join(file), Some(user), Some(user))?;
+        }
+    }
+    Ok(())
 }
 
 /// The data's folder: `dir`, unless the user that Postgres runs as cannot come there.
@@ -135,6 +164,11 @@ impl Shard {
     /// The same by way of the proxy.
     pub fn proxied_url(&self, database: &str) -> String {
         format!("postgres://hookmill@{}/{database}", self.proxy.address())
+    }
+
+    /// The URL by which somebody comes to a database under the server's name `host`; with `query`, which may say how.
+    pub fn url_of(&self, user: &str, password: &str, host: &str, database: &str, query: &str) -> String {
+        format!("postgres://{user}:{password}@{host}:{}/{database}?{query}", self.port)
     }
 
     /// A connection for tests and set-up.
