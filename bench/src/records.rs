@@ -46,7 +46,7 @@ pub fn fill(brokers: String, count: u64) -> Result<Filled> {
         brokers,
         ..KafkaSettings::default()
     };
-    let mut config = kafka.producer(60_000, 2 << 20);
+    let mut config = kafka.producer(Duration::from_secs(60), 2 << 20);
     // Nobody waits for a single record here.
     config.set("linger.ms", "20");
     let producer: BaseProducer = config.create()?;
