@@ -1,9 +1,11 @@
 //! The configuration: config.toml, then the environment (`HOOKMILL_<SECTION>__<KEY>`), then what the commands resolve
 //! of it. Settings live beside the actors that use them; here is only how they come together.
 
-mod explain;
 mod locate;
+mod read;
+mod validate;
 
+use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +13,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use chrono::TimeDelta;
-use figment::Figment;
-use figment::providers::{Env, Format, Toml};
 use hookmill_actors::http::{AdminSettings, IngestSettings};
 use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
-use hookmill_actors::sources::{SourceConfig, SourceConfigError, Sources, nearest};
+use hookmill_actors::sources::{SourceConfig, SourceConfigError, Sources};
 use hookmill_schema::ConnectSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -107,31 +107,29 @@ impl Topics {
     }
 }
 
-/// `[postgres]`: the shards.
+/// `[postgres]`: the shards. Who only takes webhooks needs none.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
     /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
     /// What reads and writes shards refuses to start without one; what does not needs none.
     #[serde(default, deserialize_with = "one_or_many")]
     pub shard_urls: Vec<SecretString>,
     /// Writers, and so connections that write, for each shard.
-    #[serde(default = "two")]
     pub lanes: NonZero<usize>,
     /// Whether `hookmill serve` migrates the shards first.
-    #[serde(default = "yes")]
     pub migrate_on_start: bool,
     /// How long connecting may take.
-    #[serde(default = "five_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
     /// How long a start waits for a shard that does not answer, before it is refused.
-    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub start_timeout: Duration,
     /// After this the server gives up a statement.
-    #[serde(default = "thirty_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock.
-    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub lock_timeout: Duration,
 }
 
@@ -139,30 +137,14 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             shard_urls: Vec::new(),
-            lanes: two(),
-            migrate_on_start: yes(),
-            connect_timeout: five_seconds(),
-            start_timeout: ten_seconds(),
-            statement_timeout: thirty_seconds(),
-            lock_timeout: ten_seconds(),
+            lanes: const { NonZero::new(2).unwrap() },
+            migrate_on_start: true,
+            connect_timeout: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
         }
     }
-}
-
-fn two() -> NonZero<usize> {
-    const { NonZero::new(2).unwrap() }
-}
-fn yes() -> bool {
-    true
-}
-fn five_seconds() -> Duration {
-    Duration::from_secs(5)
-}
-fn ten_seconds() -> Duration {
-    Duration::from_secs(10)
-}
-fn thirty_seconds() -> Duration {
-    Duration::from_secs(30)
 }
 
 fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SecretString>, D::Error> {
@@ -231,15 +213,12 @@ impl Config {
             );
         }
         let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
-        explain::well_formed(path, &text)?;
-        let figment = Figment::new().merge(Toml::file_exact(path)).merge(
-            Env::prefixed("HOOKMILL_")
-                .filter(|key| key.as_str().contains("__"))
-                .split("__"),
-        );
-        let mut config: Config = figment
-            .extract()
-            .map_err(|errors| anyhow::anyhow!(explain::explain(path, errors)))?;
+        Self::read(path, text, std::env::vars_os())
+    }
+
+    /// The same of a text and of variables that are at hand.
+    fn read(path: &Path, text: String, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self> {
+        let mut config: Config = read::read(path, &text, variables)?;
         config.path = path.to_owned();
         config.text = text;
         config
@@ -248,33 +227,9 @@ impl Config {
         Ok(config)
     }
 
-    fn validate(&self) -> Result<()> {
-        self.kafka.validate().map_err(anyhow::Error::msg)?;
-        for (key, topic) in [("orders", &self.topics.orders), ("disputes", &self.topics.disputes)] {
-            if topic.partitions < 1 {
-                bail!("topics.{key}.partitions = {}: a topic has at least 1", topic.partitions);
-            }
-        }
-        if self.topics.orders.name == self.topics.disputes.name {
-            bail!(
-                "topics.orders.name and topics.disputes.name are both {:?}: they need a topic each",
-                self.topics.orders.name
-            );
-        }
-        self.ingest.validate().map_err(anyhow::Error::msg)?;
-        self.admin.validate().map_err(anyhow::Error::msg)?;
-        if self.writers.batch_rows == 0 || self.writers.batch_bytes == 0 || self.writers.statement_rows == 0 {
-            bail!("the settings in [writers] must be above 0");
-        }
-        let Services {
-            ingest,
-            orders,
-            disputes,
-        } = self.services;
-        if !(ingest || orders || disputes) {
-            bail!("[services] switches everything off: switch at least one of ingest, orders and disputes on");
-        }
-        Ok(())
+    /// Whether this process writes to the shards; else it needs none.
+    pub fn writes(&self) -> bool {
+        self.services.orders || self.services.disputes
     }
 
     /// The shards' URLs with their references resolved.

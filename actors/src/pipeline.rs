@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Children start in this order and stop in reverse: webhooks stop being taken first, then partitions are handed over,
-//! then the writers go.
+//! then the writers go. A process that only takes webhooks has no writers, and nothing that needs them.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ pub struct PipelineSettings {
     pub parked: TopicSettings,
     /// What to do about records that Kafka threw away too early.
     pub on_gap: OnGap,
-    /// The shards' URLs, in their order.
+    /// The shards' URLs, in their order; none where nothing is written.
     pub shard_urls: Vec<Arc<str>>,
     /// Writers for each shard.
     pub lanes: NonZero<usize>,
@@ -260,15 +260,15 @@ impl Shared {
     /// The list.
     fn children(&self) -> Vec<ChildSpec> {
         let services = self.settings.services;
+        let writes = services.orders || services.disputes;
         let mut children = vec![self.admin()];
         children.extend(self.shard_writers());
-        children.extend([
-            self.producer(),
-            self.dead_letters(),
-            self.partition_keeper(),
-            self.lag_watcher(),
-        ]);
-        if services.orders || services.disputes {
+        children.push(self.producer());
+        if writes {
+            children.extend([self.dead_letters(), self.partition_keeper()]);
+        }
+        children.push(self.lag_watcher());
+        if writes {
             children.push(self.consumers());
         }
         if services.ingest {
@@ -348,8 +348,7 @@ impl Shared {
         let deadline = self.settings.ingest.deadline;
         let settings = ProducerSettings {
             kafka: self.settings.kafka.clone(),
-            // So that the answer to a webhook is known before its deadline.
-            delivery_timeout: deadline.mul_f64(0.8),
+            delivery_timeout: self.settings.ingest.delivery_timeout(),
             record_limit: topics::producer_limit(self.settings.ingest.body_limit),
             flush_timeout: deadline,
         };

@@ -142,8 +142,13 @@ impl Actor for Producer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
-        let config = self.settings.kafka.producer(timeout_ms, self.settings.record_limit);
+        let ProducerSettings {
+            kafka,
+            delivery_timeout,
+            record_limit,
+            ..
+        } = &self.settings;
+        let config = kafka.producer(*delivery_timeout, *record_limit);
         let deliveries = Deliveries {
             stats: self.life.stats().clone(),
         };

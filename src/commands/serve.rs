@@ -120,10 +120,18 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
     let sources = config.sources()?;
     let admin_token = config.admin_token()?;
     let (window_past, window_future) = config.event_window()?;
-    let shard_urls = config.shard_urls()?;
+    // Who only takes webhooks is not held up by a shard.
+    let shard_urls = if config.writes() {
+        config.shard_urls()?
+    } else {
+        Vec::new()
+    };
     let connect = config.connect();
     certificates(config)?;
-    ports_are_free(config)?;
+    for (key, listen) in check::listeners(config) {
+        check::can_listen(key, listen)?;
+    }
+    topics::properties(config).await?;
     let (probe, cluster) = topics::reach(config).await?;
     look_at_topics(config, &probe).await?;
     patiently(config, async || look_at_shards(config, &shard_urls, &cluster).await).await?;
@@ -131,7 +139,9 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
     ensure_topics(config, &probe).await?;
     patiently(config, async || ready_shards(config, &shard_urls, &cluster).await).await?;
     let pools = shard_urls.iter().map(|url| shard::pool(url, &connect)).collect();
-    if let Some(warning) = check::co_location_warning(config, shard_urls.len()) {
+    if config.writes()
+        && let Some(warning) = check::co_location_warning(config, shard_urls.len())
+    {
         warn!("{warning}");
     }
     let settings = PipelineSettings {
@@ -163,25 +173,6 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
 fn certificates(config: &Config) -> Result<()> {
     for (key, tls) in check::tls(config) {
         tls.check().map_err(|why| anyhow!("{key}: {why}"))?;
-    }
-    Ok(())
-}
-
-/// A port that is taken is the most common mistake of all.
-fn ports_are_free(config: &Config) -> Result<()> {
-    for (key, listen) in [
-        ("admin.listen", config.admin.listen),
-        ("ingest.listen", config.ingest.listen),
-    ] {
-        if key == "ingest.listen" && !config.services.ingest {
-            continue;
-        }
-        if let Err(error) = std::net::TcpListener::bind(listen) {
-            bail!(
-                "{key} = {listen} cannot be listened on ({error}): stop what listens there, or set HOOKMILL_{}",
-                key.to_uppercase().replace('.', "__")
-            );
-        }
     }
     Ok(())
 }
@@ -241,7 +232,7 @@ async fn look_at_shards(config: &Config, urls: &[Arc<str>], cluster: &str) -> Re
 
 /// Migrates the shards where that is wanted, and has each say what it is.
 async fn ready_shards(config: &Config, urls: &[Arc<str>], cluster: &str) -> Result<()> {
-    if config.postgres.migrate_on_start {
+    if config.postgres.migrate_on_start && !urls.is_empty() {
         for (shard, applied) in migrate::migrate(config).await?.into_iter().enumerate() {
             if !applied.is_empty() {
                 info!(shard, ?applied, "migrated");

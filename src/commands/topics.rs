@@ -28,6 +28,17 @@ pub async fn reach(config: &Config) -> Result<(Probe, String)> {
     Ok((probe, cluster))
 }
 
+/// That librdkafka takes the properties of every client that a start would make.
+pub async fn properties(config: &Config) -> Result<()> {
+    let (kafka, path) = (config.kafka()?, config.path.display());
+    let (topic, timeout) = (config.topics.orders.name.clone(), config.ingest.delivery_timeout());
+    let limit = topics::producer_limit(config.ingest.body_limit);
+    let trying = tokio::task::spawn_blocking(move || kafka.try_clients(&topic, timeout, limit));
+    trying.await?.map_err(|why| {
+        anyhow!("the Kafka properties in [kafka] of {path}, or the environment over it, are not accepted by {why}")
+    })
+}
+
 /// For what librdkafka refuses at once.
 pub fn not_accepted(config: &Config, error: &KafkaError) -> anyhow::Error {
     let path = config.path.display();

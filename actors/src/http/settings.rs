@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::connection::ConnectionLimits;
 use super::listener::ListenSettings;
 use super::tls::TlsSettings;
+use crate::bounds;
 use crate::secret::SecretRef;
 use crate::sources;
 
@@ -79,26 +80,30 @@ impl Default for IngestSettings {
 impl IngestSettings {
     /// Says which bound lets nothing through, or undoes another.
     pub fn validate(&self) -> Result<(), String> {
-        for (key, value) in [
-            ("body_limit", self.body_limit),
-            ("max_in_flight", self.max_in_flight),
-            ("max_connections", self.max_connections),
+        const INSTANT: Duration = Duration::from_millis(100);
+        const MINUTE: Duration = Duration::from_secs(60);
+        for (key, value, least, most) in [
+            ("ingest.body_limit", self.body_limit, 1, MOST_BODY),
+            ("ingest.max_in_flight", self.max_in_flight, 1, MANY),
+            ("ingest.max_connections", self.max_connections, 1, MANY),
+            (
+                "ingest.max_connections_per_peer",
+                self.max_connections_per_peer,
+                0,
+                MANY,
+            ),
+            ("ingest.workers", self.workers, 0, 1024),
+            ("ingest.body_memory", self.body_memory, 1, 1 << 40),
         ] {
-            if value == 0 {
-                return Err(format!("ingest.{key} = 0 lets nothing through: set it above 0"));
-            }
+            bounds::number(key, value, least..=most)?;
         }
-        for (key, value) in [
-            ("body_timeout", self.body_timeout),
-            ("head_timeout", self.head_timeout),
-            ("keep_alive", self.keep_alive),
-            ("deadline", self.deadline),
+        for (key, value, most) in [
+            ("ingest.body_timeout", self.body_timeout, MINUTE * 10),
+            ("ingest.head_timeout", self.head_timeout, MINUTE * 10),
+            ("ingest.keep_alive", self.keep_alive, MINUTE * 60),
+            ("ingest.deadline", self.deadline, MINUTE),
         ] {
-            if value.is_zero() {
-                return Err(format!(
-                    "ingest.{key} = 0 leaves no time: set it above 0, for example \"5s\""
-                ));
-            }
+            bounds::time(key, value, INSTANT..=most)?;
         }
         if self.body_memory < self.body_limit {
             return Err(format!(
@@ -113,6 +118,12 @@ impl IngestSettings {
             ));
         }
         Ok(())
+    }
+
+    /// After so long Kafka's acknowledgement is not waited for any more, so that the answer to a webhook is known before
+    /// its deadline.
+    pub fn delivery_timeout(&self) -> Duration {
+        self.deadline.mul_f64(0.8)
     }
 
     /// How the listener is set up.
@@ -140,6 +151,10 @@ impl IngestSettings {
     }
 }
 
+/// Kafka's clients take no record of more than 1 GB, and the event around a body is larger than that.
+const MOST_BODY: usize = 512 << 20;
+/// More connections or requests than a process can have.
+const MANY: usize = 1 << 20;
 /// What the HTTP library reads of a head at most, in bytes.
 const MOST_HEAD: usize = 128 << 10;
 
@@ -177,10 +192,7 @@ impl AdminSettings {
                 self.listen
             ));
         }
-        if self.max_connections == 0 {
-            return Err("admin.max_connections = 0 lets nobody in: set it above 0".to_owned());
-        }
-        Ok(())
+        bounds::number("admin.max_connections", self.max_connections, 1..=MANY)
     }
 
     /// Whether only this machine can reach the listener.
@@ -223,6 +235,10 @@ mod tests {
         assert_eq!(IngestSettings::default().validate(), Ok(()));
         for (message, key) in [
             (refused(|s| s.max_connections = 0), "ingest.max_connections"),
+            (refused(|s| s.max_in_flight = 0), "ingest.max_in_flight"),
+            (refused(|s| s.body_limit = 0), "ingest.body_limit"),
+            (refused(|s| s.deadline = Duration::ZERO), "ingest.deadline"),
+            (refused(|s| s.deadline = Duration::MAX), "ingest.deadline"),
             (refused(|s| s.keep_alive = Duration::ZERO), "ingest.keep_alive"),
             (refused(|s| s.body_memory = 1), "ingest.body_memory"),
             (refused(|s| s.head_limit = 1 << 20), "ingest.head_limit"),

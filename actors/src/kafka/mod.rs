@@ -27,13 +27,21 @@ pub(crate) fn is_connection_loss(error: &KafkaError) -> bool {
     )
 }
 
-/// An error for people. What was configured is not repeated: it may be a password under a misspelt name.
+/// An error for people. What was configured is not repeated: it may be a password under a misspelt name, or on the wrong
+/// line.
 pub fn told(error: &KafkaError) -> String {
-    match error {
-        KafkaError::ClientConfig(_, why, key, _) => match why.contains(key.as_str()) {
-            true => format!("client configuration: {why}"),
-            false => format!("client configuration: {why} ({key})"),
-        },
-        other => other.to_string(),
+    let KafkaError::ClientConfig(_, why, key, _) = error else {
+        return error.to_string();
+    };
+    let why = match why
+        .strip_prefix("Invalid value \"")
+        .and_then(|rest| rest.rsplit_once("\" for "))
+    {
+        Some((_, of_what)) => format!("Invalid value for {of_what}"),
+        None => why.clone(),
+    };
+    match why.contains(key.as_str()) {
+        true => format!("client configuration: {why}"),
+        false => format!("client configuration: {why} ({key})"),
     }
 }

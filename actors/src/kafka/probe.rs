@@ -8,13 +8,15 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
 
 use super::{KafkaSettings, told, topic_id};
 
 /// Silences librdkafka's own log lines of this client: each question has its answer or its error. What it said last of a
 /// broker is kept, as a broker that cannot be spoken to is answered with silence.
 #[derive(Default)]
-struct Quiet {
+pub(super) struct Quiet {
     heard: Mutex<Option<Complaint>>,
 }
 
@@ -42,6 +44,11 @@ impl ClientContext for Quiet {
     }
 }
 impl ConsumerContext for Quiet {}
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
 
 impl Quiet {
     /// What says more stays.

@@ -140,6 +140,7 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Whether an object has no such key yet. `seen` holds a bit for each key there is, so that most are told at once.
+    #[expect(clippy::ptr_arg, reason = "it is kept borrowed where it is borrowed")]
     fn is_new(
         &self,
         key: &Cow<'a, str>,

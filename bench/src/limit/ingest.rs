@@ -52,7 +52,7 @@ pub fn run(settings: Settings) -> Result<()> {
     };
     let key = STANDARD.decode(SECRET.trim_start_matches("whsec_"))?;
     let state = Data::new(State {
-        producer: kafka.producer(4000, 2 << 20).create()?,
+        producer: kafka.producer(Duration::from_secs(4), 2 << 20).create()?,
         mac: Hmac::new_from_slice(&key).context("no key")?,
         orders: settings.orders,
         disputes: settings.disputes,
