@@ -172,7 +172,7 @@ impl Sender {
             brokers,
             ..KafkaSettings::default()
         };
-        let producer: BaseProducer = kafka.producer(60_000, 2 << 20).create()?;
+        let producer: BaseProducer = kafka.producer(Duration::from_secs(60), 2 << 20).create()?;
         let thread = std::thread::Builder::new().name("sender".to_owned()).spawn(move || {
             let mut sender = workload::generators(&["standard"], 1, 1, &topics.orders.0).remove(0);
             let mut webhook = sender.next().context("a webhook")?;

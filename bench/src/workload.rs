@@ -108,7 +108,7 @@ pub fn fill(brokers: String, topics: &Topics, mode: Mode, count: u64) -> Result<
         brokers,
         ..KafkaSettings::default()
     };
-    let mut config = kafka.producer(60_000, 2 << 20);
+    let mut config = kafka.producer(Duration::from_secs(60), 2 << 20);
     // Nobody waits for a single record here.
     config.set("linger.ms", "20").set("compression.type", "none");
     let mut filling = Filling {

@@ -41,6 +41,7 @@ impl Guarded {
             shards: 1,
             dir: Some(dir.join("stack")),
             secure: Some(secure),
+            ..Options::default()
         };
         Self {
             stack: Arc::new(Stack::start(options).await.expect("the stack starts")),
