@@ -2,7 +2,9 @@
 
 mod exactly_once;
 mod first;
+mod guarded;
 mod harness;
+mod hostile;
 mod outages;
 mod parked;
 mod poison;
