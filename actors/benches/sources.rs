@@ -28,7 +28,10 @@ struct Case {
 }
 
 /// An event of each preset that is signed by an HMAC or carries a password, as its provider documents it.
-fn events() -> Vec<(&'static str, Value, Vec<(&'static str, &'static str)>)> {
+/// A preset's name, an event of its provider, and the headers that come with it.
+type Example = (&'static str, Value, Vec<(&'static str, &'static str)>);
+
+fn events() -> Vec<Example> {
     let time = "2026-03-04T10:00:00Z";
     let shopify = vec![
         ("x-shopify-topic", "orders/updated"),

@@ -102,7 +102,7 @@ fn receive(name: &str, times: usize) -> Result<u64> {
         .iter()
         .map(|webhook| sign(webhook, SECRET, URL, now))
         .collect::<Result<_>>()?;
-    let requests: Vec<(Vec<(&str, &str)>, &[u8])> = signed
+    let requests: Vec<(Vec<_>, &[u8])> = signed
         .iter()
         .zip(&webhooks)
         .map(|(headers, webhook)| {
