@@ -38,8 +38,16 @@ pub struct AdminState {
 
 pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<AdminState>) {
     app.app_data(state)
-        .route("/health/live", web::get().to(live))
-        .route("/health/ready", web::get().to(ready))
+        .service(
+            probe("/health/live")
+                .route(web::get().to(live))
+                .route(web::head().to(live)),
+        )
+        .service(
+            probe("/health/ready")
+                .route(web::get().to(ready))
+                .route(web::head().to(ready)),
+        )
         .service(
             web::scope("")
                 .guard(guard::fn_guard(|request| {
@@ -55,12 +63,21 @@ pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<AdminStat
         .default_service(web::to(refused));
 }
 
+/// A path that load balancers ask, by GET or HEAD.
+fn probe(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::to(async || Problem::method("GET, HEAD").response()))
+}
+
 /// Compares in constant time, by comparing MACs of both.
 fn admitted(token: Option<&SecretString>, given: Option<&[u8]>) -> bool {
     let Some(token) = token else { return true };
-    let Some(given) = given.and_then(|v| v.strip_prefix(b"Bearer ")) else {
+    // The scheme's name is the same in any case (RFC 9110, 11.1).
+    let Some((scheme, given)) = given.and_then(|v| v.split_at_checked(7)) else {
         return false;
     };
+    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+        return false;
+    }
     let mac = |text: &[u8]| Hmac::<Sha256>::new_from_slice(b"hookmill admin token").map(|m| m.chain_update(text));
     match (mac(given), mac(token.expose_secret().as_bytes())) {
         (Ok(given), Ok(token)) => given.verify(&token.finalize().into_bytes()).is_ok(),

@@ -144,10 +144,10 @@ async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<I
     let name = door.map_or("", |d| d.source.name());
     let admitted = match door {
         None => Err(Problem::unknown_source()),
-        Some(door) => admit(&request, door, &state).map(|()| &door.source),
+        Some(door) => admit(&request, &door.source).map(|()| door),
     };
     let answer = match admitted {
-        Ok(source) => take(&request, &mut body, source, &state, started).await,
+        Ok(door) => take(&request, &mut body, door, &state, started).await,
         Err(problem) => {
             body::discard(&mut body, state.settings.body_limit).await;
             Err(problem)
@@ -187,8 +187,7 @@ enum Answer {
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// What a request's head decides.
-fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), Problem> {
-    let Door { source, limiter } = door;
+fn admit(request: &HttpRequest, source: &Source) -> Result<(), Problem> {
     if body::is_coded(request.headers()) {
         return Err(Problem::coded());
     }
@@ -203,8 +202,13 @@ fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), 
         _ if source.answers_get() => return Err(Problem::method("GET, POST")),
         _ => return Err(Problem::method("POST")),
     }
-    match limiter.as_ref().map(|limiter| limiter.check()) {
-        Some(Err(until)) => Err(Problem::too_many(until.wait_time_from(state.clock.now()))),
+    Ok(())
+}
+
+/// The limit is on what was verified: whoever cannot sign uses up nobody's share.
+fn within_rate(door: &Door, clock: &DefaultClock) -> Result<(), Problem> {
+    match door.limiter.as_ref().map(|limiter| limiter.check()) {
+        Some(Err(until)) => Err(Problem::too_many(until.wait_time_from(clock.now()))),
         Some(Ok(())) | None => Ok(()),
     }
 }
@@ -212,10 +216,11 @@ fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), 
 async fn take(
     request: &HttpRequest,
     body: &mut Body,
-    source: &Source,
+    door: &Door,
     state: &IngestState,
     started: Instant,
 ) -> Result<Answer, Problem> {
+    let source = &*door.source;
     let limit = state.settings.body_limit;
     // The provider hangs up when its own time is over, and does not hear what is said after that.
     let end = source
@@ -244,7 +249,9 @@ async fn take(
         now: Utc::now(),
         peer: peer(request, &state.settings.trusted_proxies),
     };
-    match receive_or_fetch(source, &incoming).await? {
+    let received = receive_or_fetch(source, &incoming).await?;
+    within_rate(door, &state.clock)?;
+    match received {
         Received::Ignored { event_type } => Ok(Answer::Ignored(match source.answer() {
             // It waits for this word, whatever was made of the event.
             Some(answer) => in_their_words(answer.status, answer.content_type.clone(), answer.body.clone()),
