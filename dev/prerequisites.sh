@@ -2,7 +2,7 @@
 # what the providers' own libraries need, which the tests sign with.
 
 # Debian packages: a C compiler and make for librdkafka and ring, headers for its TLS and compression, a JDK and Maven for
-# Kafka and Postgres, xz for the latter's archive.
+# Kafka and Postgres, xz for the latter's archive; valgrind for the test that counts instructions.
 packages=()
 
 need() { # need COMMAND PACKAGE...
@@ -26,6 +26,9 @@ if [ "${with_libraries:-}" = 1 ]; then
     need npm npm
     need python3 python3
     python3 -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
+fi
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+    need valgrind valgrind libc6-dbg
 fi
 if ! command -v jar >/dev/null 2>&1 || [ "$(java_version || echo 0)" -lt 17 ] 2>/dev/null; then
     packages+=(default-jdk-headless)

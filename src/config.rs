@@ -2,8 +2,10 @@
 //! of it. Settings live beside the actors that use them; here is only how they come together.
 
 mod locate;
+mod read;
+mod validate;
 
-use std::fmt::Write as _;
+use std::ffi::OsString;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +13,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use chrono::TimeDelta;
-use figment::Figment;
-use figment::providers::{Env, Format, Toml};
 use hookmill_actors::http::{AdminSettings, IngestSettings};
 use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
 use hookmill_actors::partition_consumer::OnGap;
 use hookmill_actors::pipeline::{Services, SupervisionSettings, WriterSettings};
 use hookmill_actors::secret::SecretRef;
-use hookmill_actors::sources::{SourceConfig, SourceConfigError, Sources, nearest};
+use hookmill_actors::sources::{SourceConfig, SourceConfigError, Sources};
 use hookmill_schema::ConnectSettings;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
@@ -107,28 +107,29 @@ impl Topics {
     }
 }
 
-/// `[postgres]`: the shards.
+/// `[postgres]`: the shards. Who only takes webhooks needs none.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct PostgresSettings {
     /// The shards' URLs in their order, or references (`env:NAME`, `file:PATH`) to such; one value may hold several with commas between.
     /// What reads and writes shards refuses to start without one; what does not needs none.
     #[serde(default, deserialize_with = "one_or_many")]
-    pub shard_urls: Vec<String>,
+    pub shard_urls: Vec<SecretString>,
     /// Writers, and so connections that write, for each shard.
-    #[serde(default = "two")]
     pub lanes: NonZero<usize>,
     /// Whether `hookmill serve` migrates the shards first.
-    #[serde(default = "yes")]
     pub migrate_on_start: bool,
     /// How long connecting may take.
-    #[serde(default = "five_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
+    /// How long a start waits for a shard that does not answer, before it is refused.
+    #[serde(with = "humantime_serde")]
+    pub start_timeout: Duration,
     /// After this the server gives up a statement.
-    #[serde(default = "thirty_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub statement_timeout: Duration,
     /// How long a statement may wait for a lock.
-    #[serde(default = "ten_seconds", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub lock_timeout: Duration,
 }
 
@@ -136,42 +137,28 @@ impl Default for PostgresSettings {
     fn default() -> Self {
         Self {
             shard_urls: Vec::new(),
-            lanes: two(),
-            migrate_on_start: yes(),
-            connect_timeout: five_seconds(),
-            statement_timeout: thirty_seconds(),
-            lock_timeout: ten_seconds(),
+            lanes: const { NonZero::new(2).unwrap() },
+            migrate_on_start: true,
+            connect_timeout: Duration::from_secs(5),
+            start_timeout: Duration::from_secs(10),
+            statement_timeout: Duration::from_secs(30),
+            lock_timeout: Duration::from_secs(10),
         }
     }
 }
 
-fn two() -> NonZero<usize> {
-    const { NonZero::new(2).unwrap() }
-}
-fn yes() -> bool {
-    true
-}
-fn five_seconds() -> Duration {
-    Duration::from_secs(5)
-}
-fn ten_seconds() -> Duration {
-    Duration::from_secs(10)
-}
-fn thirty_seconds() -> Duration {
-    Duration::from_secs(30)
-}
-
-fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+fn one_or_many<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<SecretString>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum OneOrMany {
         One(String),
         Many(Vec<String>),
     }
-    Ok(match OneOrMany::deserialize(input)? {
+    let values = match OneOrMany::deserialize(input)? {
         OneOrMany::One(value) => vec![value],
         OneOrMany::Many(values) => values,
-    })
+    };
+    Ok(values.into_iter().map(SecretString::from).collect())
 }
 
 /// `[events]`: the partitions of the event tables.
@@ -225,64 +212,36 @@ impl Config {
                 path.display()
             );
         }
-        let figment = Figment::new().merge(Toml::file_exact(path)).merge(
-            Env::prefixed("HOOKMILL_")
-                .filter(|key| key.as_str().contains("__"))
-                .split("__"),
-        );
-        let mut config: Config = figment
-            .extract()
-            .map_err(|errors| anyhow::anyhow!(explain(path, errors)))?;
+        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        Self::read(path, text, std::env::vars_os())
+    }
+
+    /// The same of a text and of variables that are at hand.
+    fn read(path: &Path, text: String, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Self> {
+        let mut config: Config = read::read(path, &text, variables)?;
         config.path = path.to_owned();
-        config.text = std::fs::read_to_string(path).unwrap_or_default();
+        config.text = text;
         config
             .validate()
             .with_context(|| format!("the configuration in {} cannot be used", path.display()))?;
         Ok(config)
     }
 
-    fn validate(&self) -> Result<()> {
-        self.kafka.validate().map_err(anyhow::Error::msg)?;
-        for (key, topic) in [("orders", &self.topics.orders), ("disputes", &self.topics.disputes)] {
-            if topic.partitions < 1 {
-                bail!("topics.{key}.partitions = {}: a topic has at least 1", topic.partitions);
-            }
-        }
-        if self.topics.orders.name == self.topics.disputes.name {
-            bail!(
-                "topics.orders.name and topics.disputes.name are both {:?}: they need a topic each",
-                self.topics.orders.name
-            );
-        }
-        if !self.admin.listen.ip().is_loopback() && self.admin.token.is_none() {
-            bail!(
-                "admin.listen = {} is not loopback and admin.token is not set: set it, for example to \"env:HOOKMILL_ADMIN_TOKEN\"",
-                self.admin.listen
-            );
-        }
-        if self.writers.batch_rows == 0 || self.writers.batch_bytes == 0 || self.writers.statement_rows == 0 {
-            bail!("the settings in [writers] must be above 0");
-        }
-        let Services {
-            ingest,
-            orders,
-            disputes,
-        } = self.services;
-        if !(ingest || orders || disputes) {
-            bail!("[services] switches everything off: switch at least one of ingest, orders and disputes on");
-        }
-        Ok(())
+    /// Whether this process writes to the shards; else it needs none.
+    pub fn writes(&self) -> bool {
+        self.services.orders || self.services.disputes
     }
 
     /// The shards' URLs with their references resolved.
     pub fn shard_urls(&self) -> Result<Vec<Arc<str>>> {
         let mut urls = Vec::new();
         for entry in &self.postgres.shard_urls {
+            let entry = entry.expose_secret();
             let value = if entry.starts_with("env:") || entry.starts_with("file:") {
                 let reference: SecretRef = entry.parse().context("postgres.shard_urls")?;
                 reference.resolve().context("postgres.shard_urls")?
             } else {
-                SecretString::from(entry.as_str())
+                SecretString::from(entry)
             };
             urls.extend(
                 value
@@ -305,6 +264,11 @@ impl Config {
         Ok(urls)
     }
 
+    /// How to reach Kafka, with the secrets that its properties name.
+    pub fn kafka(&self) -> Result<KafkaSettings> {
+        self.kafka.clone().resolved().map_err(anyhow::Error::msg)
+    }
+
     /// The time-outs of a shard's connections.
     pub fn connect(&self) -> ConnectSettings {
         ConnectSettings {
@@ -317,7 +281,7 @@ impl Config {
 
     /// The admin token. On loopback nobody needs it.
     pub fn admin_token(&self) -> Result<Option<SecretString>> {
-        if self.admin.listen.ip().is_loopback() {
+        if self.admin.is_loopback() {
             return Ok(None);
         }
         self.admin
@@ -367,67 +331,6 @@ impl Config {
         let future = TimeDelta::from_std(self.events.window_future).context("events.window_future is too long")?;
         Ok((past, future))
     }
-}
-
-/// All that is wrong in one message: key, place, what is wrong, and what may have been meant.
-fn explain(path: &Path, errors: figment::Error) -> String {
-    let file_text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut text = String::new();
-    for error in errors {
-        let key = error.path.join(".");
-        let metadata = error.metadata.as_ref();
-        let unknown = match &error.kind {
-            figment::error::Kind::UnknownField(name, _) => Some(name.as_str()),
-            _ => None,
-        };
-        let place = match metadata {
-            Some(m) if m.name.contains("environment") => {
-                format!("the environment (HOOKMILL_{})", key.to_uppercase().replace('.', "__"))
-            }
-            _ => {
-                let file = match metadata.and_then(|m| m.source.as_ref()) {
-                    Some(figment::Source::File(file)) => relative(file),
-                    _ => path.to_owned(),
-                };
-                // figment's path leads to the stranger itself.
-                let stranger = unknown.is_some_and(|name| error.path.last().is_some_and(|last| last == name));
-                let parents = &error.path[..error.path.len() - usize::from(stranger)];
-                match locate::locate(&file_text, parents, unknown) {
-                    Some((line, column)) => format!("{}, line {line}, column {column}", file.display()),
-                    None => file.display().to_string(),
-                }
-            }
-        };
-        let meant = match &error.kind {
-            figment::error::Kind::UnknownField(name, known) | figment::error::Kind::UnknownVariant(name, known) => {
-                let meant = nearest(name, known.iter().copied());
-                meant
-                    .map(|word| format!("; did you mean `{word}`?"))
-                    .unwrap_or_default()
-            }
-            _ => String::new(),
-        };
-        let separator = if text.is_empty() { "" } else { "\n" };
-        let subject = if key.is_empty() {
-            String::new()
-        } else {
-            format!("{key}: ")
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{separator}{subject}{}{meant} (in {place}); the commented config.toml of the distribution explains every key",
-            error.kind
-        );
-    }
-    text
-}
-
-fn relative(file: &Path) -> PathBuf {
-    std::env::current_dir()
-        .ok()
-        .and_then(|here| file.strip_prefix(here).ok().map(Path::to_path_buf))
-        .unwrap_or_else(|| file.to_path_buf())
 }
 
 #[cfg(test)]

@@ -1,13 +1,9 @@
 //! The `hookmill` command.
 
-mod commands;
-mod config;
-mod telemetry;
-
 use std::process::ExitCode;
 
 use clap::Parser;
 
 fn main() -> ExitCode {
-    commands::Cli::parse().run()
+    hookmill::commands::Cli::parse().run()
 }

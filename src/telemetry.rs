@@ -34,14 +34,19 @@ impl Default for LogSettings {
     }
 }
 
-/// Starts logging; also panics are logged, with their place, where they happen. Fails on a filter that is none.
-pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| {
+/// What is to be logged. Fails on a filter that is none.
+pub fn filter(settings: &LogSettings) -> anyhow::Result<EnvFilter> {
+    EnvFilter::try_new(&settings.filter).map_err(|error| {
         anyhow::anyhow!(
             "log.filter = {:?} is no filter ({error}): use a level such as \"info\"",
             settings.filter
         )
-    })?;
+    })
+}
+
+/// Starts logging; also panics are logged, with their place, where they happen. Fails on a filter that is none.
+pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
+    let filter = filter(settings)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -5,23 +5,45 @@ use std::collections::VecDeque;
 
 use hookmill_schema::Row;
 
+/// What a batch asks of a row.
+pub trait BatchRow {
+    /// Its record's offset.
+    fn offset(&self) -> i64;
+    /// Bytes that it occupies.
+    fn byte_len(&self) -> usize;
+    /// When its event was received, in µs since 1970; `None` where it does not say.
+    fn received_at_us(&self) -> Option<i64>;
+}
+
+impl BatchRow for Row {
+    fn offset(&self) -> i64 {
+        self.record().offset
+    }
+    fn byte_len(&self) -> usize {
+        self.record().byte_len()
+    }
+    fn received_at_us(&self) -> Option<i64> {
+        self.event().map(|event| event.received_at_us())
+    }
+}
+
 /// Consecutive offsets `from..next` of one partition and the rows among them. Offsets without a row are records that
 /// went to the dead letters, or that Kafka itself skipped.
-#[derive(Debug, Default)]
-pub struct Batch {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Batch<R = Row> {
     /// First offset it covers: where the shard's offset row must stand.
     pub from: i64,
     /// Where that row stands afterwards.
     pub next: i64,
     /// In the order of their offsets.
-    pub rows: Vec<Row>,
+    pub rows: Vec<R>,
 }
 
-impl Batch {
+impl<R: BatchRow> Batch<R> {
     /// Cuts it between two rows into halves that cover the same offsets.
-    fn halve(mut self) -> (Batch, Batch) {
+    fn halve(mut self) -> (Self, Self) {
         let right = self.rows.split_off(self.rows.len() / 2);
-        let at = right.first().map_or(self.next, |row| row.record().offset);
+        let at = right.first().map_or(self.next, BatchRow::offset);
         (
             Batch {
                 from: self.from,
@@ -38,7 +60,7 @@ impl Batch {
 }
 
 /// Bounds of a batch; reading pauses while one is full and cannot be sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchLimits {
     /// Most rows in a batch.
     pub rows: usize,
@@ -49,20 +71,20 @@ pub struct BatchLimits {
 }
 
 /// The way of a partition's records from read to committed.
-#[derive(Debug)]
-pub struct Outbox {
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Outbox<R = Row> {
     limits: BatchLimits,
-    building: Batch,
+    building: Batch<R>,
     building_bytes: usize,
     /// Batches that came back, in the order of their offsets. While there are any, one at a time is sent.
-    returned: VecDeque<Batch>,
-    poison: Option<Batch>,
+    returned: VecDeque<Batch<R>>,
+    poison: Option<Batch<R>>,
     /// What is with the writer, oldest first.
     in_flight: VecDeque<Sent>,
 }
 
 /// What is remembered of a batch that is with the writer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sent {
     /// Offset behind its last record.
     pub next: i64,
@@ -73,21 +95,16 @@ pub struct Sent {
 }
 
 impl Sent {
-    fn of(batch: &Batch) -> Self {
-        let oldest_received_us = batch
-            .rows
-            .first()
-            .and_then(Row::event)
-            .map(|event| event.received_at_us());
+    fn of<R: BatchRow>(batch: &Batch<R>) -> Self {
         Self {
             next: batch.next,
             rows: batch.rows.len() as u64,
-            oldest_received_us,
+            oldest_received_us: batch.rows.first().and_then(BatchRow::received_at_us),
         }
     }
 }
 
-impl Outbox {
+impl<R: BatchRow> Outbox<R> {
     /// An empty one that starts at offset `next`.
     pub fn new(next: i64, limits: BatchLimits) -> Self {
         let building = Batch {
@@ -119,9 +136,9 @@ impl Outbox {
     }
 
     /// Takes a row that was read.
-    pub fn push(&mut self, row: Row) {
-        self.building.next = row.record().offset + 1;
-        self.building_bytes += row.record().byte_len();
+    pub fn push(&mut self, row: R) {
+        self.building.next = row.offset() + 1;
+        self.building_bytes += row.byte_len();
         self.building.rows.push(row);
     }
 
@@ -132,7 +149,7 @@ impl Outbox {
 
     /// The batch to send now, if any; it counts as in flight until [`committed`](Self::committed),
     /// [`rejected`](Self::rejected) or [`out_of_step`](Self::out_of_step).
-    pub fn next_batch(&mut self) -> Option<Batch> {
+    pub fn next_batch(&mut self) -> Option<Batch<R>> {
         if self.poison.is_some() {
             return None;
         }
@@ -172,7 +189,7 @@ impl Outbox {
 
     /// The oldest batch in flight was refused for a row's fault: it is cut in half, or its only row is the one at
     /// fault, see [`poison`](Self::poison).
-    pub fn rejected(&mut self, batch: Batch) {
+    pub fn rejected(&mut self, batch: Batch<R>) {
         self.in_flight.pop_front();
         if batch.rows.len() > 1 {
             let (left, right) = batch.halve();
@@ -184,7 +201,7 @@ impl Outbox {
     }
 
     /// A batch was not tried because one before it was refused.
-    pub fn out_of_step(&mut self, batch: Batch) {
+    pub fn out_of_step(&mut self, batch: Batch<R>) {
         self.in_flight.pop_front();
         let at = self.returned.partition_point(|b| b.from < batch.from);
         self.returned.insert(at, batch);
@@ -192,7 +209,7 @@ impl Outbox {
 
     /// The row that was found at fault, once nothing behind it is in flight any more: to be buried before
     /// [`step_over_poison`](Self::step_over_poison).
-    pub fn poison(&self) -> Option<&Row> {
+    pub fn poison(&self) -> Option<&R> {
         if !self.in_flight.is_empty() {
             None
         } else {

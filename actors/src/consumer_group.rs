@@ -6,6 +6,7 @@
 
 mod pump;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::actor_ref::ActorRef;
-use crate::kafka::KafkaSettings;
+use crate::kafka::{KafkaSettings, told};
 use crate::partition_consumer::{PartitionConsumer, TopicContext};
 use crate::partition_table::{PartitionState, PartitionTable};
 use crate::rebalance::{Change, GroupConsumer, GroupContext, Ownership, Ticket};
@@ -100,7 +101,7 @@ impl Member {
         let config = self.settings.kafka.consumer(&self.context.topic);
         let consumer: GroupConsumer = config
             .create_with_context(GroupContext::new(ownership.clone(), sender.clone()))
-            .map_err(|error| format!("cannot create the Kafka consumer: {error}"))?;
+            .map_err(|error| format!("cannot create the Kafka consumer: {}", told(&error)))?;
         let consumer = Arc::new(consumer);
         let pump = Pump::start(&self.context.topic, consumer.clone(), sender)?;
         let topic: &str = &self.context.topic;
@@ -123,6 +124,7 @@ impl Member {
     ) -> Result<(), String> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut commit = tokio::time::interval(self.settings.commit_every);
+        let mut stuck = Stuck::default();
         loop {
             fail_point!("consumer_group");
             tokio::select! {
@@ -140,13 +142,14 @@ impl Member {
                     Some(Change::Revoked(partitions)) => {
                         for partition in partitions {
                             self.tell(StopChild(name(partition)));
+                            self.forget(partition);
                         }
                         self.wake_brokers(consumer);
                     }
                     Some(Change::Fatal(why)) => return Err(why),
                     None => return Err("the Kafka client is gone".to_owned()),
                 },
-                _ = tick.tick() => self.watch(ownership, consumer),
+                _ = tick.tick() => self.watch(ownership, consumer, &mut stuck)?,
                 _ = commit.tick() => self.commit(consumer),
             }
         }
@@ -195,8 +198,24 @@ impl Member {
         let _ = stopped.await;
     }
 
-    /// Claims again what is ours and does not move: fenced or halted a while ago, or silent though Kafka has more.
-    fn watch(&self, ownership: &Arc<Ownership>, consumer: &Arc<GroupConsumer>) {
+    /// A consumer that has ended by itself does not notice that its partition is revoked.
+    fn forget(&self, partition: i32) {
+        if let Some(stats) = self.table.get(&self.context.topic, partition) {
+            match stats.state() {
+                PartitionState::Fenced | PartitionState::Halted => stats.set_state(PartitionState::Revoked),
+                PartitionState::Revoked | PartitionState::Claiming | PartitionState::Running => {}
+            }
+        }
+    }
+
+    /// Claims again what is ours and does not move: fenced a while ago, halted (an operator may have decided), or silent
+    /// though Kafka has more. Where that does not help, the client is at fault, and a fresh one is asked for.
+    fn watch(
+        &self,
+        ownership: &Arc<Ownership>,
+        consumer: &Arc<GroupConsumer>,
+        stuck: &mut Stuck,
+    ) -> Result<(), String> {
         let patience = i64::try_from(self.settings.retry_after.as_millis()).unwrap_or(i64::MAX);
         let (mut owned, mut queue) = (0, 0);
         for view in self
@@ -216,19 +235,29 @@ impl Member {
             if stats.still_for_ms() < patience {
                 continue;
             }
-            let again = match view.state {
-                PartitionState::Fenced | PartitionState::Halted => true,
-                PartitionState::Running => view.lag.is_some_and(|lag| lag > 0) && !stats.is_waiting(),
-                PartitionState::Revoked | PartitionState::Claiming => false,
-            };
-            if again {
-                warn!(topic = %view.topic, partition = view.partition, state = ?view.state, lag = view.lag, "the partition does not move; claiming it again");
-                self.tell(StopChild(name(view.partition)));
-                self.start(view.partition, ticket, ownership, consumer);
+            match view.state {
+                PartitionState::Fenced => {
+                    warn!(topic = %view.topic, partition = view.partition, "fenced, and still ours by the group; claiming it again");
+                }
+                PartitionState::Halted => {}
+                PartitionState::Running if view.lag.is_some_and(|lag| lag > 0) && !stats.is_waiting() => {
+                    let rounds = stuck.again(view.partition, view.next_offset);
+                    warn!(topic = %view.topic, partition = view.partition, lag = view.lag, rounds, "the partition does not move; claiming it again");
+                    if rounds > FRUITLESS {
+                        return Err(format!(
+                            "partition {} of {} was claimed {rounds} times and still does not move at offset {}; starting with a fresh client",
+                            view.partition, view.topic, view.next_offset
+                        ));
+                    }
+                }
+                PartitionState::Running | PartitionState::Revoked | PartitionState::Claiming => continue,
             }
+            self.tell(StopChild(name(view.partition)));
+            self.start(view.partition, ticket, ownership, consumer);
         }
         self.life.stats().show("partitions", owned);
         self.life.stats().show("lag", queue);
+        Ok(())
     }
 
     fn commit(&self, consumer: &GroupConsumer) {
@@ -271,6 +300,35 @@ impl Member {
     }
 }
 
+/// So often a silent partition is claimed again before the client counts as the one at fault.
+const FRUITLESS: u32 = 2;
+
+/// Partitions that were claimed again for being silent: how often in a row, and at which offset.
+#[derive(Default)]
+struct Stuck(HashMap<i32, (i64, u32)>);
+
+impl Stuck {
+    /// Counts one more time at `next`; another offset than last time is a first one.
+    fn again(&mut self, partition: i32, next: i64) -> u32 {
+        let (at, rounds) = self.0.entry(partition).or_insert((next, 0));
+        *rounds = if *at == next { *rounds + 1 } else { 1 };
+        *at = next;
+        *rounds
+    }
+}
+
 fn name(partition: i32) -> String {
     format!("partition.{partition}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_that_moved_in_between_is_not_stuck() {
+        let mut stuck = Stuck::default();
+        assert_eq!([stuck.again(3, 10), stuck.again(3, 10), stuck.again(4, 10)], [1, 2, 1]);
+        assert_eq!([stuck.again(3, 11), stuck.again(3, 11)], [1, 2]);
+    }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -24,7 +24,10 @@ struct Inner {
 
 #[derive(Clone, Debug)]
 struct Checked {
+    /// For people.
     at: DateTime<Utc>,
+    /// By a clock that nobody can set: an answer must neither get old nor stay fresh by a jump of the other.
+    when: Instant,
     problem: Option<String>,
 }
 
@@ -37,14 +40,15 @@ impl Health {
         let mut probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner);
         let was_well = probes.get(name).is_none_or(|c| c.problem.is_none());
         match &problem {
-            Some(problem) if was_well => warn!(check = name, %problem, "cannot be reached"),
-            None if !was_well => info!(check = name, "can be reached again"),
+            Some(problem) if was_well => warn!(check = name, %problem, "health: not well"),
+            None if !was_well => info!(check = name, "health: well again"),
             Some(_) | None => {}
         }
         probes.insert(
             name.to_owned(),
             Checked {
                 at: Utc::now(),
+                when: Instant::now(),
                 problem,
             },
         );
@@ -55,12 +59,12 @@ impl Health {
         self.0.draining.store(true, Relaxed);
     }
 
-    /// Whether to send work here, and why not. Kafka is needed for everything. A shard that is away is shown and does
-    /// not make the process unready: webhooks are taken all the same, and the other shards are written.
+    /// Whether to send work here, and why not. Kafka is needed for everything. A shard that is away, or a partition that is
+    /// halted, is shown and does not make the process unready: webhooks are taken all the same, and the others are written.
     pub fn readiness(&self) -> (bool, Value) {
         let draining = self.0.draining.load(Relaxed);
         let probes = self.0.probes.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let good = |c: &Checked| c.problem.is_none() && (Utc::now() - c.at).to_std().unwrap_or_default() < FRESH;
+        let good = |c: &Checked| c.problem.is_none() && c.when.elapsed() < FRESH;
         let ready = !draining && probes.get("kafka").is_some_and(good);
         let status = match (draining, ready, probes.values().all(good)) {
             (true, ..) => "draining",

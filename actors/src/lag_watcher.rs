@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::prelude::*;
 use fail::fail_point;
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all};
 use hookmill_schema::offsets::{self, OffsetRow};
 use hookmill_schema::shard::{self, Pool};
 
@@ -17,6 +17,8 @@ use crate::supervision::Life;
 
 /// How long the brokers may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
+/// How long a shard may take to answer, connecting included.
+const SHARD_ANSWER: Duration = Duration::from_secs(5);
 
 /// What the watcher looks at.
 #[derive(Clone)]
@@ -64,57 +66,74 @@ impl LagWatcher {
         }
     }
 
-    fn look(&mut self, ctx: &mut Context<Self>) {
-        let looks = join3(
-            progress(self.shards.clone()),
-            watermarks(self.probe.clone(), self.settings.topics.clone()),
-            reach(self.probe.clone(), self.settings.asked_about.clone()),
-        );
-        ctx.spawn(looks.into_actor(self).map(|(progress, marks, reached), act, ctx| {
+    /// Each is asked in a loop of its own, so that nobody waits for one that is silent.
+    fn look_at_shard(&mut self, index: usize, ctx: &mut Context<Self>) {
+        let Some(pool) = self.shards.get(index).cloned() else {
+            return;
+        };
+        ctx.spawn(progress(pool).into_actor(self).map(move |progress, act, ctx| {
             fail_point!("lag_watcher");
-            for (shard, result) in progress.iter().enumerate() {
-                act.health
-                    .checked(&format!("shard.{shard}"), result.as_ref().err().cloned());
-            }
-            let kafka = marks.iter().find_map(|result| result.as_ref().err().cloned());
-            let kafka = reached.err().or(kafka);
-            act.health.checked("kafka", kafka);
-            for row in act.keep(progress) {
+            act.health
+                .checked(&format!("shard.{index}"), progress.as_ref().err().cloned());
+            for row in act.keep(progress, &format!("shard {index}")) {
                 if let Some(stats) = act.table.get(&row.topic, row.partition) {
                     stats.observed(row.owner, row.epoch, row.next_offset);
                 }
             }
-            for (topic, partition, marks) in act.keep(marks) {
-                if let Some(stats) = act.table.get(&topic, partition) {
-                    stats.observed_high(marks.high);
-                }
-            }
             act.life.stats().add_handled(1);
-            ctx.run_later(act.settings.every, |act, ctx| act.look(ctx));
+            ctx.run_later(act.settings.every, move |act, ctx| act.look_at_shard(index, ctx));
         }));
     }
 
-    /// What could be read; the rest is counted.
-    fn keep<T>(&self, results: Vec<Result<Vec<T>, String>>) -> Vec<T> {
-        let mut all = Vec::new();
-        for result in results {
-            match result {
-                Ok(found) => all.extend(found),
-                Err(error) => self.life.stats().record_error(&error),
+    fn look_at_kafka(&mut self, ctx: &mut Context<Self>) {
+        let looks = join(
+            watermarks(self.probe.clone(), self.settings.topics.clone()),
+            reach(self.probe.clone(), self.settings.asked_about.clone()),
+        );
+        ctx.spawn(looks.into_actor(self).map(|(marks, reached), act, ctx| {
+            let problem = marks.iter().find_map(|result| result.as_ref().err().cloned());
+            act.health.checked("kafka", reached.err().or(problem));
+            for result in marks {
+                for (topic, partition, marks) in act.keep(result, "Kafka") {
+                    if let Some(stats) = act.table.get(&topic, partition) {
+                        stats.observed_high(marks.high);
+                    }
+                }
             }
-        }
-        all
+            act.health.checked("partitions", act.halted());
+            act.life.stats().add_handled(1);
+            ctx.run_later(act.settings.every, |act, ctx| act.look_at_kafka(ctx));
+        }));
+    }
+
+    /// The partitions here that need an operator.
+    fn halted(&self) -> Option<String> {
+        let halted = self.table.view().into_iter().filter(|view| view.reason.is_some());
+        let names: Vec<String> = halted
+            .map(|view| format!("{} partition {}", view.topic, view.partition))
+            .collect();
+        (!names.is_empty()).then(|| format!("halted, see the reason in /stats: {}", names.join(", ")))
+    }
+
+    /// What could be read; the rest is counted.
+    fn keep<T>(&self, result: Result<Vec<T>, String>, whom: &str) -> Vec<T> {
+        result.unwrap_or_else(|error| {
+            self.life.stats().record_error(&format!("{whom}: {error}"));
+            Vec::new()
+        })
     }
 }
 
-async fn progress(shards: Arc<Vec<Pool>>) -> Vec<Result<Vec<OffsetRow>, String>> {
-    join_all(shards.iter().enumerate().map(|(shard, pool)| async move {
-        let mut connection = pool.get().await.map_err(|error| format!("shard {shard}: {error}"))?;
+async fn progress(pool: Pool) -> Result<Vec<OffsetRow>, String> {
+    let read = async {
+        let mut connection = pool.get().await.map_err(|error| error.to_string())?;
         offsets::read_all(&mut connection)
             .await
-            .map_err(|error| format!("shard {shard}: {error}"))
-    }))
-    .await
+            .map_err(|error| error.to_string())
+    };
+    tokio::time::timeout(SHARD_ANSWER, read)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {} s", SHARD_ANSWER.as_secs())))
 }
 
 /// Also asked where no topic is read: who only takes webhooks needs Kafka all the same.
@@ -144,6 +163,9 @@ impl Actor for LagWatcher {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(self.life.stopped().into_actor(self).map(|(), _, ctx| ctx.stop()));
-        self.look(ctx);
+        for index in 0..self.shards.len() {
+            self.look_at_shard(index, ctx);
+        }
+        self.look_at_kafka(ctx);
     }
 }

@@ -22,6 +22,7 @@
 
 pub mod actor_ref;
 pub mod batch;
+pub mod bounds;
 pub mod consumer_group;
 pub mod dead_letters;
 pub mod health;

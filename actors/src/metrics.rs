@@ -170,7 +170,7 @@ impl Collector for Facts {
             "1 where a partition needs an operator; the reason is in /stats",
             partitions
                 .iter()
-                .map(|p| (label(p), f64::from(u8::from(p.state == PartitionState::Halted)))),
+                .map(|p| (label(p), f64::from(u8::from(p.reason.is_some())))),
         )
     }
 }

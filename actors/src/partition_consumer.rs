@@ -133,7 +133,7 @@ impl Actor for PartitionConsumer {
         };
         let stopped = self.life.stopped();
         let work = async move {
-            let (stats, life) = (reader.stats.clone(), reader.life.clone());
+            let (stats, life, id) = (reader.stats.clone(), reader.life.clone(), reader.id.clone());
             // Leaving drops the queue and forgets what is with the writer: what of it is committed, the offset row
             // knows, and the next owner's claim waits for it.
             let ended = tokio::select! {
@@ -145,7 +145,9 @@ impl Actor for PartitionConsumer {
                 Ok(Ended::Fenced) => stats.set_state(PartitionState::Fenced),
                 Ok(Ended::Halted(why)) => {
                     life.stats().record_error(&why);
-                    stats.halt(why);
+                    if stats.halt(&why) {
+                        error!(topic = %id.topic, partition = id.partition, reason = %why, "the partition is halted and needs an operator");
+                    }
                 }
                 Err(why) => life.fail(why),
             }
@@ -165,10 +167,10 @@ impl Reader {
     async fn run(self) -> Result<Ended, String> {
         fail_point!("partition_consumer");
         self.stats.set_state(PartitionState::Claiming);
-        let claimed = self.claim().await;
+        let topic_id = self.topic_id().await;
+        let claimed = self.claim(&topic_id, None).await;
         self.stats.claimed(claimed.epoch, claimed.next_offset);
-        let marks = self.watermarks().await;
-        let start = match resume(claimed.next_offset, claimed.epoch == 1, marks, self.context.on_gap) {
+        let start = match self.where_to_resume(&claimed, &topic_id).await {
             Resume::At(offset) => offset,
             Resume::Skip { to } => {
                 if claimed.next_offset > 0 {
@@ -177,11 +179,12 @@ impl Reader {
                 }
                 to
             }
+            Resume::Wait(why) => return Ok(Ended::Halted(why)),
             Resume::Halt(why) => {
-                return Ok(Ended::Halted(format!(
-                    "{} partition {}: {why}",
-                    self.id.topic, self.id.partition
-                )));
+                // Kept by the shard: by the time of a restart or a rebalance the topic may have grown past our offset,
+                // and nobody could tell any more.
+                self.claim(&topic_id, Some(why.clone())).await;
+                return Ok(Ended::Halted(why));
             }
         };
         info!(topic = %self.id.topic, partition = self.id.partition, epoch = claimed.epoch, offset = start, "claimed");
@@ -208,13 +211,46 @@ impl Reader {
         ended
     }
 
+    async fn where_to_resume(&self, claimed: &Claimed, topic_id: &Option<String>) -> Resume {
+        let mut asked = 0;
+        loop {
+            let marks = self.watermarks().await;
+            asked += 1;
+            // A broker that has just woken up may still think that it leads, and not know the latest records.
+            if marks.high >= claimed.next_offset || asked == WATERMARK_QUESTIONS {
+                return resume(claimed, topic_id.as_deref(), marks, self.context.on_gap);
+            }
+            tokio::time::sleep(RETRY.max).await;
+        }
+    }
+
+    /// The topic's id, however long Kafka is away.
+    async fn topic_id(&self) -> Option<String> {
+        for attempt in 0.. {
+            match self
+                .context
+                .probe
+                .topic_id(&self.id.topic, Duration::from_secs(5))
+                .await
+            {
+                Ok(id) => return id,
+                Err(error) => {
+                    self.life.stats().record_error(&format!("no topic id: {error}"));
+                    tokio::time::sleep(RETRY.delay(attempt, rand::random())).await;
+                }
+            }
+        }
+        unreachable!("the attempts never end")
+    }
+
     /// Claims the partition, however long its shard is away.
-    async fn claim(&self) -> Claimed {
+    async fn claim(&self, topic_id: &Option<String>, halt: Option<String>) -> Claimed {
         for attempt in 0.. {
             let (reply, answer) = oneshot::channel();
             let claim = Claim {
                 id: self.id.clone(),
-                table: self.context.table,
+                topic_id: topic_id.clone(),
+                halt: halt.clone(),
                 reply,
             };
             if self.context.writer(self.id.partition).try_send(claim).is_ok()
@@ -247,6 +283,9 @@ impl Reader {
     }
 }
 
+/// How often the watermarks are asked before a topic counts as one that ends before our offset.
+const WATERMARK_QUESTIONS: u32 = 4;
+
 /// Where to start reading.
 #[derive(Debug, PartialEq, Eq)]
 enum Resume {
@@ -255,16 +294,29 @@ enum Resume {
     Skip {
         to: i64,
     },
+    /// Not now, and nothing is to be remembered about it.
+    Wait(String),
+    /// Not before an operator has decided, whatever happens meanwhile.
     Halt(String),
 }
 
 /// Compares what the database wants next with what Kafka holds.
-fn resume(next: i64, first_claim: bool, marks: Watermarks, on_gap: OnGap) -> Resume {
+fn resume(claimed: &Claimed, topic_id: Option<&str>, marks: Watermarks, on_gap: OnGap) -> Resume {
     let Watermarks { low, high } = marks;
+    let next = claimed.next_offset;
+    if let Some(why) = &claimed.kept.halted {
+        return Resume::Wait(why.clone());
+    }
+    if let (Some(ours), Some(theirs)) = (claimed.kept.topic_id.as_deref(), topic_id)
+        && ours != theirs
+    {
+        return Resume::Halt(format!(
+            "the topic was deleted and created again: offset {next} is of the topic with id {ours}, and now its id is {theirs}. {DECIDE}"
+        ));
+    }
     if next > high {
         return Resume::Halt(format!(
-            "the tables hold everything up to offset {next}, but the topic ends at {high}: it was truncated or recreated. \
-             Nothing is read until its row in consumer_offsets fits the topic again"
+            "the tables hold everything up to offset {next}, but the topic ends at {high}: it was truncated or created again. {DECIDE}"
         ));
     }
     if next >= low {
@@ -272,41 +324,81 @@ fn resume(next: i64, first_claim: bool, marks: Watermarks, on_gap: OnGap) -> Res
     }
     match on_gap {
         // A topic that is older than this deployment: there is nothing of ours to miss.
-        _ if first_claim && next == 0 => Resume::Skip { to: low },
+        _ if claimed.epoch == 1 && next == 0 => Resume::Skip { to: low },
         OnGap::Skip => Resume::Skip { to: low },
-        OnGap::Halt => Resume::Halt(format!(
+        OnGap::Halt => Resume::Wait(format!(
             "offsets {next} to {low} were deleted from Kafka before they were written. Set topics.on_gap = \"skip\" to go on behind them, \
              and raise the topic's retention"
         )),
     }
 }
 
+/// What an operator does about a halt that the shard keeps.
+const DECIDE: &str = "Nothing is read, and what is sent meanwhile stays on Kafka, until you say from which offset to go on: on the partition's \
+    shard, UPDATE consumer_offsets SET next_offset = …, topic_id = NULL, halted = NULL WHERE topic = … AND partition = …";
+
 #[cfg(test)]
 mod tests {
+    use hookmill_schema::offsets::Kept;
+
     use super::*;
 
     const MARKS: Watermarks = Watermarks { low: 10, high: 20 };
 
+    fn claimed(next_offset: i64, epoch: i64) -> Claimed {
+        let kept = Kept {
+            topic_id: Some("A".to_owned()),
+            halted: None,
+        };
+        Claimed {
+            claim: 0,
+            next_offset,
+            epoch,
+            kept,
+        }
+    }
+
+    fn at(next: i64, on_gap: OnGap) -> Resume {
+        resume(&claimed(next, 2), Some("A"), MARKS, on_gap)
+    }
+
     #[test]
     fn within_the_topic_the_database_decides() {
-        assert_eq!(resume(10, false, MARKS, OnGap::Halt), Resume::At(10));
-        assert_eq!(resume(20, false, MARKS, OnGap::Halt), Resume::At(20));
+        assert_eq!(at(10, OnGap::Halt), Resume::At(10));
+        assert_eq!(at(20, OnGap::Halt), Resume::At(20));
     }
 
     #[test]
     fn a_topic_that_ends_before_our_offset_halts_whatever_the_policy() {
-        assert!(matches!(resume(21, false, MARKS, OnGap::Skip), Resume::Halt(why) if why.contains("recreated")));
+        assert!(matches!(at(21, OnGap::Skip), Resume::Halt(why) if why.contains("created again")));
+    }
+
+    #[test]
+    fn another_topic_of_the_same_name_halts_even_if_it_has_grown_past_our_offset() {
+        let resumed = resume(&claimed(15, 2), Some("B"), MARKS, OnGap::Skip);
+        assert!(matches!(resumed, Resume::Halt(why) if why.contains("id A") && why.contains("is B")));
+        // A broker that tells none proves nothing.
+        assert_eq!(resume(&claimed(15, 2), None, MARKS, OnGap::Skip), Resume::At(15));
+    }
+
+    #[test]
+    fn what_the_shard_keeps_outlives_its_cause() {
+        let mut halted = claimed(15, 3);
+        halted.kept.halted = Some("was truncated".to_owned());
+        let resumed = resume(&halted, Some("A"), MARKS, OnGap::Skip);
+        assert_eq!(resumed, Resume::Wait("was truncated".to_owned()));
     }
 
     #[test]
     fn deleted_records_halt_or_are_skipped_as_configured() {
-        assert!(matches!(resume(5, false, MARKS, OnGap::Halt), Resume::Halt(why) if why.contains("5 to 10")));
-        assert_eq!(resume(5, false, MARKS, OnGap::Skip), Resume::Skip { to: 10 });
-        assert!(matches!(resume(0, false, MARKS, OnGap::Halt), Resume::Halt(_)));
+        assert!(matches!(at(5, OnGap::Halt), Resume::Wait(why) if why.contains("5 to 10")));
+        assert_eq!(at(5, OnGap::Skip), Resume::Skip { to: 10 });
+        assert!(matches!(at(0, OnGap::Halt), Resume::Wait(_)));
     }
 
     #[test]
     fn the_first_claim_of_an_old_topic_starts_at_its_beginning() {
-        assert_eq!(resume(0, true, MARKS, OnGap::Halt), Resume::Skip { to: 10 });
+        let resumed = resume(&claimed(0, 1), Some("A"), MARKS, OnGap::Halt);
+        assert_eq!(resumed, Resume::Skip { to: 10 });
     }
 }

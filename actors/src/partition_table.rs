@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use chrono::Utc;
 use serde::Serialize;
@@ -30,7 +31,7 @@ pub struct PartitionStats {
     state: AtomicU8,
     epoch: AtomicI64,
     next_offset: AtomicI64,
-    /// When `next_offset` last moved or the state last changed, in ms since 1970.
+    /// When `next_offset` last moved or the state last changed, in ms by [`monotonic_ms`].
     moved_ms: AtomicI64,
     /// Whether something is with the writer, or on its way to the dead letters.
     waiting: AtomicBool,
@@ -41,13 +42,20 @@ pub struct PartitionStats {
     owner: Mutex<Option<String>>,
 }
 
+/// ms by a clock that nobody can set: with the wall clock, a partition that needs to be claimed again would wait for as
+/// long as that was set back.
+fn monotonic_ms() -> i64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    i64::try_from(START.elapsed().as_millis()).unwrap_or(i64::MAX)
+}
+
 impl Default for PartitionStats {
     fn default() -> Self {
         Self {
             state: AtomicU8::new(PartitionState::Revoked as u8),
             epoch: AtomicI64::new(0),
             next_offset: AtomicI64::new(0),
-            moved_ms: AtomicI64::new(Utc::now().timestamp_millis()),
+            moved_ms: AtomicI64::new(monotonic_ms()),
             waiting: AtomicBool::new(false),
             rows: AtomicU64::new(0),
             freshness_us: AtomicI64::new(0),
@@ -83,24 +91,35 @@ pub struct PartitionView {
     pub rows: u64,
     /// Time from received to committed of the latest batch's oldest event, in seconds.
     pub freshness_seconds: f64,
-    /// Why it is halted.
+    /// Why it is halted, though it may be looked at again just now.
     pub reason: Option<String>,
 }
 
 impl PartitionStats {
     fn touch(&self) {
-        self.moved_ms.store(Utc::now().timestamp_millis(), Relaxed);
+        self.moved_ms.store(monotonic_ms(), Relaxed);
     }
 
     pub(crate) fn set_state(&self, state: PartitionState) {
         self.state.store(state as u8, Relaxed);
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        // While it is claimed again to see whether an operator has decided, it is halted still.
+        if state != PartitionState::Claiming {
+            *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
         self.touch();
     }
 
-    pub(crate) fn halt(&self, why: String) {
-        self.set_state(PartitionState::Halted);
-        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+    /// Halts it; whether that is news.
+    pub(crate) fn halt(&self, why: &str) -> bool {
+        self.state.store(PartitionState::Halted as u8, Relaxed);
+        self.touch();
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = reason.replace(why.to_owned());
+        before.as_deref() != Some(why)
+    }
+
+    fn halted(&self) -> Option<String> {
+        self.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where this process stands with it.
@@ -151,7 +170,14 @@ impl PartitionStats {
     /// Records on Kafka that are not in the tables; `None` while Kafka has not said.
     pub fn lag(&self) -> Option<i64> {
         let high = self.high.load(Relaxed);
-        (high >= 0).then(|| (high - self.next_offset()).max(0))
+        let next = self.next_offset();
+        // All of a topic that was created again waits for the operator.
+        let next = if high < next && self.halted().is_some() {
+            0
+        } else {
+            next
+        };
+        (high >= 0).then(|| (high - next).max(0))
     }
 
     pub(crate) fn set_waiting(&self, waiting: bool) {
@@ -165,7 +191,7 @@ impl PartitionStats {
 
     /// For how long nothing has moved, in milliseconds.
     pub fn still_for_ms(&self) -> i64 {
-        Utc::now().timestamp_millis() - self.moved_ms.load(Relaxed)
+        monotonic_ms() - self.moved_ms.load(Relaxed)
     }
 }
 
@@ -213,7 +239,7 @@ impl PartitionTable {
                 lag: stats.lag(),
                 rows: stats.rows.load(Relaxed),
                 freshness_seconds: stats.freshness_us.load(Relaxed) as f64 / 1e6,
-                reason: stats.reason.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                reason: stats.halted(),
             })
             .collect()
     }

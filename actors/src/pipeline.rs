@@ -17,7 +17,7 @@
 //! ```
 //!
 //! Children start in this order and stop in reverse: webhooks stop being taken first, then partitions are handed over,
-//! then the writers go.
+//! then the writers go. A process that only takes webhooks has no writers, and nothing that needs them.
 
 use std::num::NonZero;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::batch::BatchLimits;
 use crate::consumer_group::{ConsumerGroup, ConsumerGroupSettings};
 use crate::dead_letters::DeadLetters;
 use crate::health::Health;
-use crate::http::{AdminState, HttpServer, IngestSettings, IngestState, IngestTopics, ListenSettings, Site};
+use crate::http::{AdminSettings, AdminState, HttpServer, IngestSettings, IngestState, IngestTopics, Site};
 use crate::kafka::{KafkaSettings, Probe, TopicSettings, topics};
 use crate::lag_watcher::{LagWatcher, LagWatcherSettings};
 use crate::metrics::Metrics;
@@ -124,7 +124,7 @@ pub struct PipelineSettings {
     /// Webhooks.
     pub ingest: IngestSettings,
     /// The operators' listener.
-    pub admin_listen: std::net::SocketAddr,
+    pub admin: AdminSettings,
     /// Asked for there; `None` on loopback.
     pub admin_token: Option<SecretString>,
     /// Kafka.
@@ -137,7 +137,7 @@ pub struct PipelineSettings {
     pub parked: TopicSettings,
     /// What to do about records that Kafka threw away too early.
     pub on_gap: OnGap,
-    /// The shards' URLs, in their order.
+    /// The shards' URLs, in their order; none where nothing is written.
     pub shard_urls: Vec<Arc<str>>,
     /// Writers for each shard.
     pub lanes: NonZero<usize>,
@@ -260,15 +260,15 @@ impl Shared {
     /// The list.
     fn children(&self) -> Vec<ChildSpec> {
         let services = self.settings.services;
+        let writes = services.orders || services.disputes;
         let mut children = vec![self.admin()];
         children.extend(self.shard_writers());
-        children.extend([
-            self.producer(),
-            self.dead_letters(),
-            self.partition_keeper(),
-            self.lag_watcher(),
-        ]);
-        if services.orders || services.disputes {
+        children.push(self.producer());
+        if writes {
+            children.extend([self.dead_letters(), self.partition_keeper()]);
+        }
+        children.push(self.lag_watcher());
+        if writes {
             children.push(self.consumers());
         }
         if services.ingest {
@@ -278,13 +278,7 @@ impl Shared {
     }
 
     fn admin(&self) -> ChildSpec {
-        let listen = ListenSettings {
-            listen: self.settings.admin_listen,
-            workers: 1,
-            max_connections: 256,
-            head_timeout: Duration::from_secs(5),
-            shutdown_timeout: Duration::from_secs(1),
-        };
+        let listen = self.settings.admin.listener();
         let state = web::Data::new(AdminState {
             instance: self.settings.instance.clone(),
             started: Instant::now(),
@@ -301,17 +295,7 @@ impl Shared {
 
     fn ingest(&self) -> ChildSpec {
         let settings = &self.settings;
-        let workers = match settings.ingest.workers {
-            0 => std::thread::available_parallelism().map_or(2, NonZero::get),
-            n => n,
-        };
-        let listen = ListenSettings {
-            listen: settings.ingest.listen,
-            workers,
-            max_connections: settings.ingest.max_connections,
-            head_timeout: settings.ingest.body_timeout,
-            shutdown_timeout: settings.ingest.deadline + Duration::from_secs(1),
-        };
+        let listen = settings.ingest.listener();
         let state = web::Data::new(IngestState::new(
             settings.ingest.clone(),
             &settings.sources,
@@ -364,8 +348,7 @@ impl Shared {
         let deadline = self.settings.ingest.deadline;
         let settings = ProducerSettings {
             kafka: self.settings.kafka.clone(),
-            // So that the answer to a webhook is known before its deadline.
-            delivery_timeout: deadline.mul_f64(0.8),
+            delivery_timeout: self.settings.ingest.delivery_timeout(),
             record_limit: topics::producer_limit(self.settings.ingest.body_limit),
             flush_timeout: deadline,
         };

@@ -15,7 +15,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use crate::kafka::{KafkaSettings, is_connection_loss};
+use crate::kafka::{KafkaSettings, is_connection_loss, told};
 use crate::stats::ActorStats;
 use crate::supervision::Life;
 
@@ -70,7 +70,7 @@ impl From<KafkaError> for PublishError {
             Some(RDKafkaErrorCode::QueueFull) => PublishError::QueueFull,
             Some(RDKafkaErrorCode::MessageSizeTooLarge) => PublishError::TooLarge,
             Some(code) => PublishError::NotAcknowledged(code),
-            None => PublishError::Client(error.to_string()),
+            None => PublishError::Client(told(&error)),
         }
     }
 }
@@ -142,15 +142,21 @@ impl Actor for Producer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let timeout_ms = u64::try_from(self.settings.delivery_timeout.as_millis()).unwrap_or(u64::MAX);
-        let config = self.settings.kafka.producer(timeout_ms, self.settings.record_limit);
+        let ProducerSettings {
+            kafka,
+            delivery_timeout,
+            record_limit,
+            ..
+        } = &self.settings;
+        let config = kafka.producer(*delivery_timeout, *record_limit);
         let deliveries = Deliveries {
             stats: self.life.stats().clone(),
         };
         match ThreadedProducer::from_config_and_context(&config, deliveries) {
             Ok(client) => self.client = Some(client),
             Err(error) => {
-                self.life.fail(format!("cannot create the Kafka producer: {error}"));
+                self.life
+                    .fail(format!("cannot create the Kafka producer: {}", told(&error)));
                 return ctx.stop();
             }
         }

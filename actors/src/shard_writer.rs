@@ -6,6 +6,7 @@
 //! its offset, exactly once; any other answer means that nothing of it is. No answer at all means that the writer
 //! ended: claim again, the offset row knows.
 
+pub mod holdings;
 mod lane;
 
 use std::collections::VecDeque;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use chrono::TimeDelta;
 use fail::fail_point;
+use hookmill_schema::offsets::Kept;
 use hookmill_schema::{ConnectSettings, ShardError, Table};
 use tokio::sync::oneshot;
 
@@ -24,7 +26,7 @@ use crate::supervision::{Backoff, Life};
 use lane::Lane;
 
 /// One partition of one topic, as the writer must know it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PartitionId {
     /// Its topic.
     pub topic: Arc<str>,
@@ -39,14 +41,16 @@ pub struct PartitionId {
 pub struct Claim {
     /// Which partition.
     pub id: PartitionId,
-    /// The tables its records belong to.
-    pub table: Table,
+    /// The id of the Kafka topic as it is now, if the brokers tell it.
+    pub topic_id: Option<String>,
+    /// Why nobody may read the partition from now on; kept by the shard until an operator has decided.
+    pub halt: Option<String>,
     /// Told once the claim has been made.
     pub reply: oneshot::Sender<Claimed>,
 }
 
 /// A claim that was made.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Claimed {
     /// Names this claim in [`WriteBatch`]: a batch under an older one is not written.
     pub claim: u64,
@@ -54,6 +58,8 @@ pub struct Claimed {
     pub next_offset: i64,
     /// The partition's epoch on this shard; 1 if nobody ever claimed it before.
     pub epoch: i64,
+    /// What else the shard keeps about the partition.
+    pub kept: Kept,
 }
 
 /// Write a batch of a claimed partition.
@@ -91,7 +97,7 @@ pub enum WriteOutcome {
 }
 
 /// Settings of one lane's writer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct ShardWriterSettings {
     /// Index of the shard.
     pub shard: usize,

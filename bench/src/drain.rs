@@ -12,81 +12,162 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::Amount;
 use crate::limit::Limit;
-use crate::product::{Part, Product};
-use crate::records::{self, Filled};
-use crate::report::{Figures, Meter, summary};
+use crate::product::{Deployment, Part, Product};
+use crate::report::{Comparison, Figures, Meter};
+use crate::workload::{self, Filled, Mode, Topics};
 
 /// Without a commit for so long, something is wrong.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Runs the comparison.
-pub async fn run(amount: Amount) -> Result<()> {
-    let product = Product::find(amount.no_build).await?;
-    eprintln!("starting Kafka and two shards");
-    let stack = Stack::start(Options::default()).await?;
-    product.create_topics(&stack).await?;
-    let (brokers, events) = (stack.brokers(), amount.events);
-    let filled = tokio::task::spawn_blocking(move || records::fill(brokers, events)).await??;
-    eprintln!("warming the servers up");
-    measure(&product, &stack, "warm_up", false, filled).await?;
-    let (mut ours, mut limit) = (Vec::new(), Vec::new());
-    for round in 1..=amount.rounds {
-        // Neither side always comes after the other.
-        for is_ours in [round % 2 == 1, round % 2 == 0] {
-            let side = if is_ours { "ours" } else { "limit" };
-            let figures = measure(&product, &stack, &format!("{side}_{round}"), is_ours, filled)
-                .await
-                .with_context(|| format!("round {round}, {side}"))?;
-            figures.print("drain", round, side);
-            if is_ours { &mut ours } else { &mut limit }.push(figures);
-        }
-    }
-    let more = json!({ "orders": filled.orders, "disputes": filled.disputes, "shards": stack.shards().len() });
-    summary("drain", events, &ours, &limit, more);
-    stack.stop().await;
-    Ok(())
+/// One comparison: what is drained, and over how many connections.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Case {
+    /// What is drained.
+    #[arg(long, value_enum, default_value = "realistic")]
+    pub mode: Mode,
+    /// Over how many shards: 1 or 2.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub shards: u8,
+    /// Over how many connections to each shard, on both sides.
+    #[arg(long, default_value_t = 2)]
+    pub lanes: usize,
 }
 
-/// One side, with fresh databases named `name`.
-async fn measure(product: &Product, stack: &Stack, name: &str, is_ours: bool, filled: Filled) -> Result<Figures> {
-    let urls = stack.create_databases(name).await?;
-    for url in &urls {
+/// Topics that were filled for a mode.
+struct Full {
+    topics: Topics,
+    filled: Filled,
+}
+
+/// Servers that run, with topics that are full.
+pub struct Bench {
+    product: Product,
+    stack: Stack,
+    full: Vec<(Mode, Full)>,
+    databases: u32,
+}
+
+impl Bench {
+    /// Starts the servers and fills topics with `events` of each mode.
+    pub async fn start(product: Product, modes: &[Mode], events: u64) -> Result<Self> {
+        eprintln!("starting Kafka and two shards");
+        let stack = Stack::start(Options::default()).await?;
+        let mut full = Vec::new();
+        for mode in modes {
+            let topics = Topics::shipped(mode.as_str());
+            let deployment = Deployment::new("topics", &topics, stack.shard_urls());
+            product.create_topics(&stack, &deployment).await?;
+            let (brokers, names, mode) = (stack.brokers(), topics.clone(), *mode);
+            let filled = tokio::task::spawn_blocking(move || workload::fill(brokers, &names, mode, events)).await??;
+            full.push((mode, Full { topics, filled }));
+        }
+        let mut bench = Self {
+            product,
+            stack,
+            full,
+            databases: 0,
+        };
+        eprintln!("warming the servers up");
+        let case = Case {
+            mode: modes[0],
+            shards: 2,
+            lanes: 2,
+        };
+        bench.measure(case, false).await?;
+        Ok(bench)
+    }
+
+    /// Measures both sides `rounds` times, alternating.
+    pub async fn compare(&mut self, case: Case, rounds: usize) -> Result<Comparison> {
+        let Case { mode, shards, lanes } = case;
+        let mode = mode.as_str();
+        let name = format!("drain, {mode}, shards {shards}, lanes {lanes}");
+        let settings = json!({ "mode": mode, "shards": shards, "lanes": lanes });
+        let mut comparison = Comparison::new(name, settings);
+        for round in 1..=rounds {
+            // Neither side always comes after the other.
+            for is_ours in [round % 2 == 1, round % 2 == 0] {
+                let figures = self.measure(case, is_ours).await;
+                let side = if is_ours { "ours" } else { "limit" };
+                let figures = figures.with_context(|| format!("{}, round {round}, {side}", comparison.name))?;
+                comparison.add(round, is_ours, figures);
+            }
+        }
+        Ok(comparison)
+    }
+
+    /// One side, with fresh databases.
+    async fn measure(&mut self, case: Case, is_ours: bool) -> Result<Figures> {
+        self.databases += 1;
+        let name = format!("drain{}", self.databases);
+        let Self {
+            product, stack, full, ..
+        } = self;
+        let found = full.iter().find(|(mode, _)| *mode == case.mode);
+        let Full { topics, filled } = found.map(|(_, full)| full).context("a mode without topics")?;
+        let mut urls = stack.create_databases(&name).await?;
+        urls.truncate(case.shards.into());
+        prepare(stack, &urls).await?;
+        let watch = Watch::start(&urls).await?;
+        let mut deployment = Deployment::new(&name, topics, urls);
+        deployment.lanes = case.lanes;
+        let figures = if is_ours {
+            let instance = product.serve(stack, &name, Part::Writers, &deployment).await?;
+            watch.until_written(&instance.process, stack, *filled).await?
+        } else {
+            let limit = Limit::drain(stack, &name, &deployment)?;
+            watch.until_written(&limit.0, stack, *filled).await?
+        };
+        watch.check(*filled).await?;
+        drop(watch);
+        drop_databases(stack, &name).await?;
+        Ok(figures)
+    }
+
+    /// Stops the servers.
+    pub async fn stop(self) {
+        self.stack.stop().await;
+    }
+}
+
+/// Makes tables, and writes out what the side before left behind, which is not this one's to pay for.
+pub async fn prepare(stack: &Stack, urls: &[String]) -> Result<()> {
+    for url in urls {
         migrations::run(url, &ConnectSettings::default()).await?;
         let mut connection = connect_upkeep(url, &ConnectSettings::default()).await?;
         partitions::ensure_ahead(&mut connection, 1).await?;
     }
     for shard in stack.shards() {
-        // What the side before left to be written is not this one's to pay for.
         shard.execute("postgres", "CHECKPOINT").await?;
     }
-    let watch = Watch::start(&urls).await?;
-    let figures = if is_ours {
-        let instance = product.serve(stack, name, Part::Writers, &urls).await?;
-        watch.until_written(&instance.process, stack, filled).await?
-    } else {
-        let (brokers, urls) = (stack.brokers(), urls.join(","));
-        let limit = Limit::start(
-            stack,
-            name,
-            ["limit-drain", "--brokers", &brokers, "--shard-urls", &urls],
-        )?;
-        watch.until_written(&limit.0, stack, filled).await?
-    };
-    watch.check(filled).await?;
-    drop(watch);
+    Ok(())
+}
+
+/// Drops the databases of this name on every shard.
+pub async fn drop_databases(stack: &Stack, name: &str) -> Result<()> {
     for shard in stack.shards() {
-        shard
-            .execute("postgres", &format!("DROP DATABASE {name} WITH (FORCE)"))
-            .await?;
+        let drop = format!("DROP DATABASE {name} WITH (FORCE)");
+        shard.execute("postgres", &drop).await?;
     }
-    Ok(figures)
+    Ok(())
+}
+
+/// Runs one comparison.
+pub async fn run(amount: Amount, case: Case) -> Result<()> {
+    let product = Product::find(amount.no_build).await?;
+    let mut bench = Bench::start(product, &[case.mode], amount.events).await?;
+    let comparison = bench.compare(case, amount.rounds).await?;
+    println!("{}", comparison.json("drain"));
+    bench.stop().await;
+    Ok(())
 }
 
 /// Looks on from outside, in the same way for both sides.
-struct Watch(Vec<Client>);
+pub struct Watch(Vec<Client>);
 
 impl Watch {
-    async fn start(urls: &[String]) -> Result<Self> {
+    /// Connects.
+    pub async fn start(urls: &[String]) -> Result<Self> {
         let mut clients = Vec::new();
         for url in urls {
             let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
@@ -104,14 +185,15 @@ impl Watch {
         Ok(u64::try_from(sum)?)
     }
 
-    async fn written(&self) -> Result<u64> {
+    /// Records that are written by now.
+    pub async fn written(&self) -> Result<u64> {
         self.sum("SELECT coalesce(sum(next_offset), 0)::int8 FROM consumer_offsets")
             .await
     }
 
     /// Measures from the first movement of an offset to the last.
     async fn until_written(&self, process: &Process, stack: &Stack, filled: Filled) -> Result<Figures> {
-        let total = filled.orders + filled.disputes;
+        let total = filled.records;
         let mut meter: Option<(Meter<'_>, u64)> = None;
         let (mut before, mut moved, mut told) = (0, Instant::now(), Instant::now());
         loop {

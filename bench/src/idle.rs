@@ -7,8 +7,9 @@ use dev::process::Process;
 use dev::stack::{Options, Stack};
 use serde_json::{Value, json};
 
-use crate::product::{DISPUTES, Instance, ORDERS, Part, Product};
+use crate::product::{Deployment, Instance, Part, Product};
 use crate::report::hundredths;
+use crate::workload::Topics;
 use crate::{load, machine};
 
 /// To be stayed under.
@@ -20,44 +21,69 @@ const SETTLED_FOR: Duration = Duration::from_secs(15);
 /// Memory that has not settled by then grows without end.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Runs the measurement.
+/// An instance's figures once it has settled.
+pub struct Idle {
+    partitions: usize,
+    /// Resident memory in MB of 10^6 bytes.
+    pub rss_mb: f64,
+    peak_mb: f64,
+    /// CPU in percent of a core.
+    pub cpu_percent: f64,
+}
+
+impl Idle {
+    /// All of it.
+    pub fn json(&self) -> Value {
+        json!({
+            "bench": "idle",
+            "partitions": self.partitions,
+            "rss_mb": hundredths(self.rss_mb),
+            "peak_rss_mb": hundredths(self.peak_mb),
+            "cpu_percent": hundredths(self.cpu_percent),
+            "target_mb": TARGET_MB,
+            "reached": self.rss_mb < TARGET_MB,
+        })
+    }
+}
+
+/// Runs the measurement and prints it.
 pub async fn run(no_build: bool) -> Result<()> {
     let product = Product::find(no_build).await?;
-    eprintln!("starting Kafka and two shards");
-    let stack = Stack::start(Options::default()).await?;
-    let instance = product.serve(&stack, "idle", Part::All, &stack.shard_urls()).await?;
-    let partitions = owned(&instance).await?;
-    eprintln!("{partitions} partitions are owned; waiting for its memory to settle");
-    let Settled { rss_mb, cpu_percent } = settle(&instance.process).await?;
-    let peak_mb = machine::memory_mb(instance.process.pid(), "VmHWM")?;
-    println!(
-        "idle: {rss_mb:.1} MB resident with {partitions} partitions (peak {peak_mb:.1}; wanted: under {TARGET_MB}), \
-         {cpu_percent:.2} % of a core"
-    );
-    let line = json!({
-        "bench": "idle",
-        "partitions": partitions,
-        "rss_mb": hundredths(rss_mb),
-        "peak_rss_mb": hundredths(peak_mb),
-        "cpu_percent": hundredths(cpu_percent),
-        "target_mb": TARGET_MB,
-        "reached": rss_mb < TARGET_MB,
-    });
-    println!("{line}");
-    drop(instance);
-    stack.stop().await;
+    println!("{}", measure(&product).await?.json());
     Ok(())
 }
 
+/// Runs the measurement.
+pub async fn measure(product: &Product) -> Result<Idle> {
+    eprintln!("starting Kafka and two shards");
+    let stack = Stack::start(Options::default()).await?;
+    let topics = Topics::shipped("idle");
+    let deployment = Deployment::new("idle", &topics, stack.shard_urls());
+    let instance = product.serve(&stack, "idle", Part::All, &deployment).await?;
+    let partitions = owned(&instance, &topics).await?;
+    eprintln!("{partitions} partitions are owned; waiting for its memory to settle");
+    let Settled { rss_mb, cpu_percent } = settle(&instance.process).await?;
+    let peak_mb = machine::memory_mb(instance.process.pid(), "VmHWM")?;
+    println!("idle: {rss_mb:.1} MB resident with {partitions} partitions, {cpu_percent:.2} % of a core");
+    drop(instance);
+    stack.stop().await;
+    Ok(Idle {
+        partitions,
+        rss_mb,
+        peak_mb,
+        cpu_percent,
+    })
+}
+
 /// Waits until the instance reads every partition of the two topics; how many these are.
-async fn owned(instance: &Instance) -> Result<usize> {
-    let wanted = usize::try_from(ORDERS.1 + DISPUTES.1)?;
+async fn owned(instance: &Instance, topics: &Topics) -> Result<usize> {
+    let wanted = usize::try_from(topics.orders.1 + topics.disputes.1)?;
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let (_, text) = load::get(&instance.admin, "/stats").await?;
         let stats: Value = serde_json::from_str(&text).context("/stats is not JSON")?;
         let running = |view: &&Value| {
-            let of_events = [ORDERS.0, DISPUTES.0].iter().any(|topic| view["topic"] == *topic);
+            let of_events = topics.both().iter().any(|(topic, _)| view["topic"] == *topic);
             of_events && view["state"] == "running"
         };
         let owned = stats["partitions"]

@@ -9,138 +9,145 @@ use hookmill_actors::kafka::{KafkaSettings, Probe};
 use serde_json::json;
 
 use crate::limit::Limit;
-use crate::product::{DISPUTES, ORDERS, Part, Product, until_ready};
-use crate::report::{Figures, Meter, hundredths, median, summary};
-use crate::{Amount, load, records};
+use crate::product::{Deployment, Part, Product, until_ready};
+use crate::report::{Comparison, Figures, Meter};
+use crate::workload::{self, Topics};
+use crate::{Amount, load};
 
 /// One in so many events is sent before the measurement, so that threads, buffers and Kafka's session are there.
 const WARM_UP: u64 = 20;
 
-/// Runs the comparison.
+/// Runs one comparison.
 pub async fn run(amount: Amount, connections: usize) -> Result<()> {
     let product = Product::find(amount.no_build).await?;
-    eprintln!("starting Kafka and two shards");
-    let stack = Stack::start(Options::default()).await?;
-    product.create_topics(&stack).await?;
-    let kafka = KafkaSettings {
-        brokers: stack.brokers(),
-        ..KafkaSettings::default()
-    };
-    let bench = Bench {
-        product,
-        probe: Probe::new(&kafka)?,
-        stack,
-        events: amount.events,
-        connections,
-    };
-    eprintln!("warming the servers up");
-    bench.measure("warm_up", false).await?;
-    let (mut ours, mut limit): (Vec<Measured>, Vec<Measured>) = (Vec::new(), Vec::new());
-    for round in 1..=amount.rounds {
-        // Neither side always comes after the other.
-        for is_ours in [round % 2 == 1, round % 2 == 0] {
-            let side = if is_ours { "ours" } else { "limit" };
-            let measured = bench.measure(&format!("{side}_{round}"), is_ours).await;
-            let measured = measured.with_context(|| format!("round {round}, {side}"))?;
-            measured.figures.print("ingest", round, side);
-            if is_ours { &mut ours } else { &mut limit }.push(measured);
-        }
-    }
-    let latency = |side: &[Measured], what: fn(&Measured) -> f64| hundredths(median(side.iter().map(what).collect()));
-    let more = json!({
-        "connections": connections,
-        "ours_p50_ms": latency(&ours, |m| m.p50_ms),
-        "ours_p99_ms": latency(&ours, |m| m.p99_ms),
-        "limit_p50_ms": latency(&limit, |m| m.p50_ms),
-        "limit_p99_ms": latency(&limit, |m| m.p99_ms),
-    });
-    let figures = |side: &[Measured]| side.iter().map(|m| m.figures).collect::<Vec<Figures>>();
-    summary("ingest", amount.events, &figures(&ours), &figures(&limit), more);
-    bench.stack.stop().await;
+    let bench = Bench::start(product).await?;
+    let comparison = bench.compare(connections, amount.events, amount.rounds).await?;
+    println!("{}", comparison.json("ingest"));
+    bench.stop().await;
     Ok(())
 }
 
-struct Bench {
+/// Servers that run.
+pub struct Bench {
     product: Product,
     probe: Probe,
     stack: Stack,
-    events: u64,
-    connections: usize,
-}
-
-struct Measured {
-    figures: Figures,
-    p50_ms: f64,
-    p99_ms: f64,
+    topics: Topics,
 }
 
 impl Bench {
-    async fn measure(&self, name: &str, is_ours: bool) -> Result<Measured> {
+    /// Starts the servers.
+    pub async fn start(product: Product) -> Result<Self> {
+        eprintln!("starting Kafka and two shards");
+        let stack = Stack::start(Options::default()).await?;
+        let topics = Topics::shipped("ingest");
+        let deployment = Deployment::new("topics", &topics, stack.shard_urls());
+        product.create_topics(&stack, &deployment).await?;
+        let kafka = KafkaSettings {
+            brokers: stack.brokers(),
+            ..KafkaSettings::default()
+        };
+        let bench = Self {
+            product,
+            probe: Probe::new(&kafka)?,
+            stack,
+            topics,
+        };
+        eprintln!("warming the servers up");
+        bench.measure("warm_up", false, 64, 50_000).await?;
+        Ok(bench)
+    }
+
+    /// Measures both sides `rounds` times, alternating.
+    pub async fn compare(&self, connections: usize, events: u64, rounds: usize) -> Result<Comparison> {
+        let name = format!("ingest, connections {connections}");
+        let mut comparison = Comparison::new(name, json!({ "connections": connections, "events": events }));
+        for round in 1..=rounds {
+            // Neither side always comes after the other.
+            for is_ours in [round % 2 == 1, round % 2 == 0] {
+                let side = if is_ours { "ours" } else { "limit" };
+                let name = format!("{side}_{connections}_{round}");
+                let figures = self.measure(&name, is_ours, connections, events).await;
+                comparison.add(
+                    round,
+                    is_ours,
+                    figures.with_context(|| format!("round {round}, {side}"))?,
+                );
+            }
+        }
+        Ok(comparison)
+    }
+
+    /// Stops the servers.
+    pub async fn stop(self) {
+        self.stack.stop().await;
+    }
+
+    async fn measure(&self, name: &str, is_ours: bool, connections: usize, events: u64) -> Result<Figures> {
         if is_ours {
-            let urls = self.stack.shard_urls();
-            let instance = self.product.serve(&self.stack, name, Part::Ingest, &urls).await?;
-            self.load(name, &instance.process, &instance.ingest).await
+            let deployment = Deployment::new(name, &self.topics, self.stack.shard_urls());
+            let instance = self.product.serve(&self.stack, name, Part::Ingest, &deployment).await?;
+            self.load(name, &instance.process, &instance.ingest, connections, events)
+                .await
         } else {
             let listen = format!("127.0.0.1:{}", free_ports(1)?[0]);
-            let brokers = self.stack.brokers();
-            let args = ["limit-ingest", "--brokers", &brokers, "--listen", &listen];
-            let limit = Limit::start(&self.stack, name, args)?;
+            let limit = Limit::ingest(&self.stack, name, &self.topics, &listen)?;
             until_ready(&limit.0, &listen, "/health/ready").await?;
-            self.load(name, &limit.0, &listen).await
+            self.load(name, &limit.0, &listen, connections, events).await
         }
     }
 
-    async fn load(&self, name: &str, process: &Process, address: &str) -> Result<Measured> {
-        let warm_up = self.requests(self.events / WARM_UP, &format!("{name}w")).await?;
-        let requests = self.requests(self.events, name).await?;
+    async fn load(
+        &self,
+        name: &str,
+        process: &Process,
+        address: &str,
+        connections: usize,
+        events: u64,
+    ) -> Result<Figures> {
+        let warm_up = requests(connections, events / WARM_UP, &format!("{name}w")).await?;
+        let requests = requests(connections, events, name).await?;
         load::send(address, warm_up)
             .await
             .map_err(|error| told(error, process))?;
         let before = self.on_topics().await?;
         let meter = Meter::start(process.pid(), &self.stack)?;
-        eprintln!("{name}: sending {} webhooks", self.events);
         let times = load::send(address, requests)
             .await
             .map_err(|error| told(error, process))?;
-        let figures = meter.read(self.events)?;
+        let mut figures = meter.read(events)?;
         let held = self.on_topics().await? - before;
-        if held < self.events {
-            bail!(
-                "{} webhooks were acknowledged, the topics hold {held} of them",
-                self.events
-            );
+        if held < events {
+            bail!("{events} webhooks were acknowledged, the topics hold {held} of them");
         }
         let percentile = |p: usize| times[(times.len() - 1) * p / 100].as_secs_f64() * 1e3;
-        Ok(Measured {
-            figures,
-            p50_ms: percentile(50),
-            p99_ms: percentile(99),
-        })
-    }
-
-    /// Signed requests for each connection; made shortly before they are sent, because signatures age.
-    async fn requests(&self, count: u64, run_id: &str) -> Result<Vec<Vec<Vec<u8>>>> {
-        let senders = records::generators(&["standard"], self.connections as u64, count, run_id);
-        let make = move || {
-            senders
-                .into_iter()
-                .map(|sender| sender.map(|webhook| load::request(&webhook)).collect())
-                .collect()
-        };
-        tokio::task::spawn_blocking(make).await?
+        figures.latency_ms = Some((percentile(50), percentile(99)));
+        Ok(figures)
     }
 
     async fn on_topics(&self) -> Result<u64> {
         let mut sum = 0;
-        for (topic, partitions) in [ORDERS, DISPUTES] {
+        for (topic, partitions) in self.topics.both() {
             let marks = self
                 .probe
-                .all_watermarks(topic, partitions, Duration::from_secs(20))
+                .all_watermarks(topic, *partitions, Duration::from_secs(20))
                 .await?;
             sum += marks.iter().map(|marks| marks.high).sum::<i64>();
         }
         Ok(u64::try_from(sum)?)
     }
+}
+
+/// Signed requests for each connection; made shortly before they are sent, because signatures age.
+async fn requests(connections: usize, count: u64, run_id: &str) -> Result<Vec<Vec<Vec<u8>>>> {
+    let senders = workload::generators(&["standard"], connections as u64, count, run_id);
+    let make = move || {
+        senders
+            .into_iter()
+            .map(|sender| sender.map(|webhook| load::request(&webhook)).collect())
+            .collect()
+    };
+    tokio::task::spawn_blocking(make).await?
 }
 
 /// With the last words of the process that was asked.

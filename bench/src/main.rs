@@ -1,15 +1,19 @@
-//! `cargo run --release -p bench -- drain | ingest | idle`: what the product does, and beside it, in the same run on
+//! `cargo run --release -p bench -- drain | ingest | fresh | flat | idle | all`: what the product does, and beside it, in the same run on
 //! the same machine, what the bare libraries do.
 
+mod all;
 mod drain;
+mod flat;
+mod fresh;
 mod idle;
 mod ingest;
 mod limit;
 mod load;
 mod machine;
+mod plot;
 mod product;
-mod records;
 mod report;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -19,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 /// Measures Hookmill beside the bare limit of its libraries, on a Kafka and Postgres shards started for the run.
 ///
 /// The servers are warmed up; then each round measures the product's binary and the limit (the next round the other way
-/// about), so that what else the machine does meets both; the ratio is the median over the rounds. Progress goes to
+/// about), so that what else the machine does meets both; ratios are of the same round, figures medians over the rounds. Progress goes to
 /// standard error, results to standard output, the last line is JSON. Events per second compare only within a run: load
 /// generator, brokers and shards share the machine. CPU seconds per million events compare between runs too.
 #[derive(Parser)]
@@ -31,12 +35,30 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// From full topics to the shards: `hookmill serve` against a loop that reads with rdkafka and runs the same
-    /// statements with tokio-postgres, without actors, groups, supervision or dead letters.
+    /// Everything, in about 25 minutes; writes docs/BENCHMARKS.md and its pictures.
+    All(all::Args),
+    /// From full topics to the shards: `hookmill serve` against a loop that reads with rdkafka and runs the statement
+    /// with tokio-postgres, without actors, groups, supervision or dead letters.
     ///
     /// Counted from the first movement of an offset to the last, so start-up is left out; at the end every event must
-    /// be in its table exactly once. Example: cargo run --release -p bench -- drain --events 1000000 --rounds 5
-    Drain(Amount),
+    /// be in its table exactly once. Example: cargo run --release -p bench -- drain --events 1000000 --mode uniform
+    Drain {
+        #[command(flatten)]
+        amount: Amount,
+        #[command(flatten)]
+        case: drain::Case,
+    },
+    /// From received to committed, at steady rates.
+    Fresh(fresh::Args),
+    /// What must not grow: CPU with partitions and instances, the time to the first write, the silence of a hand-over.
+    Flat {
+        /// Events for each drain.
+        #[arg(long, default_value_t = 200_000)]
+        events: u64,
+        /// Use the release binary that is there, rather than have cargo bring it up to date.
+        #[arg(long)]
+        no_build: bool,
+    },
     /// From signed webhooks to Kafka's acknowledgement: `hookmill serve` against an actix-web handler that verifies the
     /// signature and produces the body.
     ///
@@ -67,7 +89,7 @@ struct Amount {
     #[arg(long, default_value_t = 300_000)]
     events: u64,
     /// How often both sides are measured.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Use the release binary that is there, rather than have cargo bring it up to date.
     #[arg(long)]
@@ -100,7 +122,10 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::LimitDrain(settings) => limit::drain::run(settings),
         Command::LimitIngest(settings) => limit::ingest::run(settings),
-        Command::Drain(amount) => interruptible(drain::run(amount.check()?)),
+        Command::All(args) => interruptible(all::run(args)),
+        Command::Drain { amount, case } => interruptible(drain::run(amount.check()?, case)),
+        Command::Fresh(args) => interruptible(fresh::run(args)),
+        Command::Flat { events, no_build } => interruptible(flat::run(no_build, events)),
         Command::Ingest { amount, connections } => interruptible(ingest::run(amount.check()?, connections.max(1))),
         Command::Idle { no_build } => interruptible(idle::run(no_build)),
     }

@@ -8,11 +8,7 @@ use dev::process::{Process, Program};
 use dev::stack::{Stack, free_ports};
 
 use crate::load;
-
-/// Topics and partition counts of a run: those that are shipped.
-pub const ORDERS: (&str, i32) = ("orders.webhooks", 12);
-/// The other topic.
-pub const DISPUTES: (&str, i32) = ("disputes.webhooks", 6);
+use crate::workload::Topics;
 
 /// What a Standard Webhooks secret looks like; it guards nothing.
 pub const SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -26,11 +22,13 @@ pub enum Part {
 }
 
 /// The binary, found and up to date.
+#[derive(Clone)]
 pub struct Product {
     binary: PathBuf,
 }
 
-fn root() -> &'static Path {
+/// The repository.
+pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
@@ -61,22 +59,31 @@ impl Product {
         Ok(Self { binary })
     }
 
-    fn program(&self, stack: &Stack, name: &str, shard_urls: &[String]) -> Program {
+    fn program(&self, stack: &Stack, name: &str, deployment: &Deployment) -> Program {
         let log = stack.dir().join("logs").join(format!("{name}.log"));
+        let Deployment { topics, shard_urls, .. } = deployment;
         let mut program = Program::new(name, &self.binary, log)
             .args(["-c".into(), root().join("config.toml").into_os_string()])
             .env("HOOKMILL_KAFKA__BROKERS", stack.brokers())
-            .env("HOOKMILL_KAFKA__GROUP_PREFIX", name)
+            .env("HOOKMILL_KAFKA__GROUP_PREFIX", &deployment.group)
+            .env("HOOKMILL_TOPICS__ORDERS__NAME", &topics.orders.0)
+            .env("HOOKMILL_TOPICS__ORDERS__PARTITIONS", topics.orders.1.to_string())
+            .env("HOOKMILL_TOPICS__DISPUTES__NAME", &topics.disputes.0)
+            .env("HOOKMILL_TOPICS__DISPUTES__PARTITIONS", topics.disputes.1.to_string())
+            .env("HOOKMILL_POSTGRES__LANES", deployment.lanes.to_string())
             .env("HOOKMILL_SHARD_URLS", shard_urls.join(","));
         for source in dev::send::SOURCES {
             program = program.env(format!("HOOKMILL_SECRET_{}", source.to_uppercase()), SECRET);
+        }
+        for (name, value) in &deployment.env {
+            program = program.env(*name, value);
         }
         program
     }
 
     /// Creates the topics.
-    pub async fn create_topics(&self, stack: &Stack) -> Result<()> {
-        let program = self.program(stack, "topics", &stack.shard_urls());
+    pub async fn create_topics(&self, stack: &Stack, deployment: &Deployment) -> Result<()> {
+        let program = self.program(stack, "topics", deployment);
         let process = Process::spawn(program.args(["topics", "create"]))?;
         match process.wait(Duration::from_secs(60)).await {
             Some(status) if status.success() => Ok(()),
@@ -84,8 +91,8 @@ impl Product {
         }
     }
 
-    /// Starts an instance named `name`, which is its consumer groups' prefix too, and waits until it is ready.
-    pub async fn serve(&self, stack: &Stack, name: &str, part: Part, shard_urls: &[String]) -> Result<Instance> {
+    /// Starts an instance named `name` and does not wait for it.
+    pub fn start(&self, stack: &Stack, name: &str, part: Part, deployment: &Deployment) -> Result<Instance> {
         let ports = free_ports(2)?;
         let [ingest, admin] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
         let (takes, writes) = match part {
@@ -94,7 +101,7 @@ impl Product {
             Part::Writers => ("false", "true"),
         };
         let program = self
-            .program(stack, name, shard_urls)
+            .program(stack, name, deployment)
             .args(["serve"])
             .env("HOOKMILL_SERVICES__INGEST", takes)
             .env("HOOKMILL_SERVICES__ORDERS", writes)
@@ -102,8 +109,42 @@ impl Product {
             .env("HOOKMILL_INGEST__LISTEN", &ingest)
             .env("HOOKMILL_ADMIN__LISTEN", &admin);
         let process = Process::spawn(program)?;
-        until_ready(&process, &admin, "/health/ready").await?;
         Ok(Instance { process, ingest, admin })
+    }
+
+    /// The same, and waits until it is ready.
+    pub async fn serve(&self, stack: &Stack, name: &str, part: Part, deployment: &Deployment) -> Result<Instance> {
+        let instance = self.start(stack, name, part, deployment)?;
+        until_ready(&instance.process, &instance.admin, "/health/ready").await?;
+        Ok(instance)
+    }
+}
+
+/// What instances share.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Their consumer groups' prefix.
+    pub group: String,
+    /// Their topics.
+    pub topics: Topics,
+    /// Their shards.
+    pub shard_urls: Vec<String>,
+    /// Writers for each shard.
+    pub lanes: usize,
+    /// Further settings.
+    pub env: Vec<(&'static str, String)>,
+}
+
+impl Deployment {
+    /// With the shipped settings.
+    pub fn new(group: &str, topics: &Topics, shard_urls: Vec<String>) -> Self {
+        Self {
+            group: group.to_owned(),
+            topics: topics.clone(),
+            shard_urls,
+            lanes: 2,
+            env: Vec::new(),
+        }
     }
 }
 

@@ -1,13 +1,10 @@
-//! What was measured, for people and as the last line's JSON.
+//! What was measured, for people and as JSON.
 
 use anyhow::Result;
 use dev::stack::Stack;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::machine;
-
-/// Of each limit, as much is to be reached.
-pub const TARGET: f64 = 0.6;
 
 /// One measurement of one side.
 #[derive(Clone, Copy, Debug)]
@@ -18,10 +15,14 @@ pub struct Figures {
     pub seconds: f64,
     /// CPU of the process, in seconds.
     pub cpu_s: f64,
-    /// CPU of Kafka and Postgres, in seconds.
-    pub stack_cpu_s: f64,
-    /// Peak of the process' resident memory.
+    /// CPU of Kafka, in seconds.
+    pub kafka_cpu_s: f64,
+    /// CPU of all shards' Postgres, in seconds.
+    pub postgres_cpu_s: f64,
+    /// Peak of the process' resident memory, in MB of 10^6 bytes.
     pub peak_mb: f64,
+    /// Median and 99th percentile of what one event takes, in ms, where it is asked.
+    pub latency_ms: Option<(f64, f64)>,
 }
 
 impl Figures {
@@ -33,20 +34,6 @@ impl Figures {
     fn per_million(&self, cpu_s: f64) -> f64 {
         cpu_s / self.events as f64 * 1e6
     }
-
-    /// One line for people.
-    pub fn print(&self, bench: &str, round: usize, side: &str) {
-        println!(
-            "{bench} round {round} {side:>5}: {:>7.0}/s, {} events in {:.1} s; CPU s per million: {:.1}, \
-             Kafka and Postgres {:.1}; peak {:.0} MB",
-            self.rate(),
-            self.events,
-            self.seconds,
-            self.per_million(self.cpu_s),
-            self.per_million(self.stack_cpu_s),
-            self.peak_mb
-        );
-    }
 }
 
 /// CPU of a process and of the stack, from a moment on.
@@ -55,7 +42,7 @@ pub struct Meter<'a> {
     stack: &'a Stack,
     began: std::time::Instant,
     cpu_s: f64,
-    stack_cpu_s: f64,
+    stack_cpu_s: (f64, f64),
 }
 
 impl<'a> Meter<'a> {
@@ -72,70 +59,183 @@ impl<'a> Meter<'a> {
 
     /// The figures up to now, for so many events.
     pub fn read(&self, events: u64) -> Result<Figures> {
+        let (kafka, postgres) = stack_cpu_seconds(self.stack)?;
         Ok(Figures {
             events,
             seconds: self.began.elapsed().as_secs_f64(),
             cpu_s: machine::cpu_seconds(self.pid)? - self.cpu_s,
-            stack_cpu_s: stack_cpu_seconds(self.stack)? - self.stack_cpu_s,
+            kafka_cpu_s: kafka - self.stack_cpu_s.0,
+            postgres_cpu_s: postgres - self.stack_cpu_s.1,
             peak_mb: machine::memory_mb(self.pid, "VmHWM")?,
+            latency_ms: None,
         })
     }
 }
 
-fn stack_cpu_seconds(stack: &Stack) -> Result<f64> {
-    stack
+/// Kafka's and Postgres'.
+fn stack_cpu_seconds(stack: &Stack) -> Result<(f64, f64)> {
+    let shards = stack.shards().len();
+    let seconds: Vec<f64> = stack
         .processes()
         .into_iter()
         .map(|process| machine::family_cpu_seconds(process.pid()))
-        .sum()
+        .collect::<Result<_>>()?;
+    let (kafka, postgres) = seconds.split_at(seconds.len() - shards);
+    Ok((kafka.iter().sum(), postgres.iter().sum()))
 }
 
-/// Prints the summary of all rounds of `events` events each; the last line is JSON. `more` is added to it.
-pub fn summary(bench: &str, events: u64, ours: &[Figures], limit: &[Figures], more: Value) {
-    let ratios: Vec<f64> = ours.iter().zip(limit).map(|(o, l)| o.rate() / l.rate()).collect();
-    let of = |side: &[Figures], what: fn(&Figures) -> f64| median(side.iter().map(what).collect());
-    let rate = (of(ours, Figures::rate), of(limit, Figures::rate));
-    let cpu = |f: &Figures| f.per_million(f.cpu_s);
-    let stack_cpu = |f: &Figures| f.per_million(f.stack_cpu_s);
-    let cpu = (of(ours, cpu), of(limit, cpu));
-    let stack_cpu = (of(ours, stack_cpu), of(limit, stack_cpu));
-    let peak = |side: &[Figures]| side.iter().map(|f| f.peak_mb).fold(0.0, f64::max);
-    let ratio = median(ratios.clone());
-    println!(
-        "{bench}: {:.0} events/s, the bare limit {:.0}: {ratio:.2} of it (median of {} rounds; wanted: {TARGET})",
-        rate.0,
-        rate.1,
-        ours.len()
-    );
-    println!(
-        "{bench}: {:.1} CPU s per million events, the bare limit {:.1}; with Kafka and Postgres {:.1} and {:.1}",
-        cpu.0,
-        cpu.1,
-        cpu.0 + stack_cpu.0,
-        cpu.1 + stack_cpu.1
-    );
-    let mut line = json!({
-        "bench": bench,
-        "events": events,
-        "rounds": ours.len(),
-        "cores": std::thread::available_parallelism().map_or(0, usize::from),
-        "ours": rate.0.round(),
-        "limit": rate.1.round(),
-        "ratio": hundredths(ratio),
-        "ratios": ratios.into_iter().map(hundredths).collect::<Vec<f64>>(),
-        "target": TARGET,
-        "reached": ratio >= TARGET,
-        "ours_cpu_s_per_million": hundredths(cpu.0),
-        "limit_cpu_s_per_million": hundredths(cpu.1),
-        "ours_stack_cpu_s_per_million": hundredths(stack_cpu.0),
-        "limit_stack_cpu_s_per_million": hundredths(stack_cpu.1),
-        "ours_peak_rss_mb": hundredths(peak(ours)),
-        "limit_peak_rss_mb": hundredths(peak(limit)),
-    });
-    if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
-        line.extend(more);
+/// A figure over the rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The middle one.
+    pub median: f64,
+    /// The least.
+    pub min: f64,
+    /// The most.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of these values.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Self {
+        let mut values: Vec<f64> = values.into_iter().collect();
+        values.sort_by(f64::total_cmp);
+        let at = |i: usize| values.get(i).copied().unwrap_or(f64::NAN);
+        let half = values.len() / 2;
+        let median = if values.len().is_multiple_of(2) && half > 0 {
+            f64::midpoint(at(half - 1), at(half))
+        } else {
+            at(half)
+        };
+        Self {
+            median,
+            min: at(0),
+            max: at(values.len().saturating_sub(1)),
+        }
     }
-    println!("{line}");
+
+    /// `median (min–max)` with so many digits after the point.
+    pub fn text(&self, digits: usize) -> String {
+        let Self { median, min, max } = self;
+        format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
+    }
+}
+
+/// What both sides did in the same rounds.
+pub struct Comparison {
+    /// What was measured, as a title.
+    pub name: String,
+    /// The settings, for JSON.
+    pub settings: Value,
+    /// The product, by round.
+    pub ours: Vec<Figures>,
+    /// The bare limit, by round.
+    pub limit: Vec<Figures>,
+}
+
+/// A figure's name and where it stands, with the digits to show.
+type Column = (&'static str, fn(&Figures) -> f64, usize);
+
+const RATE: Column = ("events/s", Figures::rate, 0);
+const COLUMNS: [Column; 5] = [
+    RATE,
+    ("own CPU s per million", |f| f.per_million(f.cpu_s), 1),
+    ("Kafka CPU s per million", |f| f.per_million(f.kafka_cpu_s), 1),
+    ("Postgres CPU s per million", |f| f.per_million(f.postgres_cpu_s), 1),
+    ("peak RSS MB", |f| f.peak_mb, 0),
+];
+const LATENCIES: [Column; 2] = [
+    ("p50 ms", |f| f.latency_ms.map_or(f64::NAN, |l| l.0), 2),
+    ("p99 ms", |f| f.latency_ms.map_or(f64::NAN, |l| l.1), 2),
+];
+
+impl Comparison {
+    /// One with nothing measured yet.
+    pub fn new(name: impl Into<String>, settings: Value) -> Self {
+        Self {
+            name: name.into(),
+            settings,
+            ours: Vec::new(),
+            limit: Vec::new(),
+        }
+    }
+
+    /// Takes a measurement and prints it.
+    pub fn add(&mut self, round: usize, is_ours: bool, figures: Figures) {
+        let side = if is_ours { "ours" } else { "limit" };
+        let texts = self.columns_of(&figures).map(|(name, of, digits)| {
+            let value = of(&figures);
+            format!("{name} {value:.digits$}")
+        });
+        let texts: Vec<String> = texts.collect();
+        println!("{}, round {round}, {side:>5}: {}", self.name, texts.join(", "));
+        if is_ours { &mut self.ours } else { &mut self.limit }.push(figures);
+    }
+
+    fn columns_of(&self, figures: &Figures) -> impl Iterator<Item = Column> + use<> {
+        let more = LATENCIES
+            .into_iter()
+            .take(if figures.latency_ms.is_some() { 2 } else { 0 });
+        COLUMNS.into_iter().chain(more)
+    }
+
+    /// Ours by the limit's, round by round.
+    pub fn ratio(&self, of: fn(&Figures) -> f64) -> Spread {
+        Spread::of(self.ours.iter().zip(&self.limit).map(|(o, l)| of(o) / of(l)))
+    }
+
+    /// Of the rates.
+    pub fn rate_ratio(&self) -> Spread {
+        self.ratio(Figures::rate)
+    }
+
+    /// The table's two lines.
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let side = |name: &str, figures: &[Figures]| {
+            let mut row = vec![self.name.clone(), name.to_owned()];
+            for (_, of, digits) in figures.first().into_iter().flat_map(|f| self.columns_of(f)) {
+                row.push(Spread::of(figures.iter().map(of)).text(digits));
+            }
+            row
+        };
+        let mut ratio = vec![self.name.clone(), "**ratio**".to_owned()];
+        for (_, of, _) in self.ours.first().into_iter().flat_map(|f| self.columns_of(f)) {
+            ratio.push(format!("**{}**", self.ratio(of).text(2)));
+        }
+        vec![side("ours", &self.ours), side("bare limit", &self.limit), ratio]
+    }
+
+    /// The names of [`rows`](Self::rows)' columns.
+    pub fn heads(&self) -> Vec<&'static str> {
+        let figures = self.ours.first().into_iter().flat_map(|f| self.columns_of(f));
+        ["", "side"].into_iter().chain(figures.map(|(name, ..)| name)).collect()
+    }
+
+    /// All of it.
+    pub fn json(&self, bench: &str) -> Value {
+        let mut line = Map::new();
+        line.insert("bench".into(), bench.into());
+        line.insert("name".into(), self.name.clone().into());
+        let rate = |figures: &[Figures]| Spread::of(figures.iter().map(Figures::rate)).median.round();
+        line.insert("ours".into(), json!(rate(&self.ours)));
+        line.insert("limit".into(), json!(rate(&self.limit)));
+        let ratio = self.rate_ratio();
+        line.insert("ratio".into(), hundredths(ratio.median).into());
+        line.insert("ratio_min".into(), hundredths(ratio.min).into());
+        line.insert("ratio_max".into(), hundredths(ratio.max).into());
+        line.insert("rounds".into(), self.ours.len().into());
+        for (name, of, _) in self.ours.first().into_iter().flat_map(|f| self.columns_of(f)).skip(1) {
+            let key = name.to_lowercase().replace(' ', "_");
+            for (side, figures) in [("ours", &self.ours), ("limit", &self.limit)] {
+                let median = Spread::of(figures.iter().map(of)).median;
+                line.insert(format!("{side}_{key}"), hundredths(median).into());
+            }
+        }
+        if let Value::Object(settings) = &self.settings {
+            line.extend(settings.clone());
+        }
+        line.into()
+    }
 }
 
 /// Rounded to what the reader can use.
@@ -143,25 +243,35 @@ pub fn hundredths(x: f64) -> f64 {
     (x * 100.0).round() / 100.0
 }
 
-/// The middle one, or the mean of the two in the middle.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    match (values.len() / 2, values.len() % 2) {
-        (0, 0) => 0.0,
-        (middle, 0) => f64::midpoint(values[middle - 1], values[middle]),
-        (middle, _) => values[middle],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn medians() {
-        assert_eq!(
-            [vec![], vec![3.0], vec![4.0, 1.0], vec![9.0, 1.0, 2.0]].map(median),
-            [0.0, 3.0, 2.5, 2.0]
-        );
+    fn spreads() {
+        let of = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(of(&[3.0]).median, 3.0);
+        assert_eq!(of(&[4.0, 1.0]).median, 2.5);
+        let spread = of(&[9.0, 1.0, 2.0]);
+        assert_eq!((spread.median, spread.min, spread.max), (2.0, 1.0, 9.0));
+        assert_eq!(spread.text(1), "2.0 (1.0–9.0)");
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let figures = |seconds| Figures {
+            events: 1000,
+            seconds,
+            cpu_s: 1.0,
+            kafka_cpu_s: 1.0,
+            postgres_cpu_s: 1.0,
+            peak_mb: 1.0,
+            latency_ms: None,
+        };
+        let mut comparison = Comparison::new("x", json!({}));
+        comparison.ours = vec![figures(1.0), figures(4.0)];
+        comparison.limit = vec![figures(2.0), figures(4.0)];
+        assert_eq!(comparison.rate_ratio().median, 1.5);
+        assert_eq!(comparison.json("drain")["ratio"], 1.5);
     }
 }

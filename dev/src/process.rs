@@ -130,6 +130,28 @@ impl Process {
         self.signal(Signal::SIGCONT);
     }
 
+    /// Sends a signal to it and to all that descend from it: a Postgres server is a process for each session.
+    pub fn signal_all(&self, signal: Signal) {
+        self.signal(signal);
+        for pid in descendants(self.pid()) {
+            // It may have ended in between.
+            let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)), signal);
+        }
+    }
+
+    /// Sends a signal to one process, if it descends from it.
+    pub fn signal_descendant(&self, pid: u32, signal: Signal) {
+        if descendants(self.pid()).contains(&pid) {
+            // It may have ended in between.
+            let _ = kill(Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX)), signal);
+        }
+    }
+
+    /// The processes that descend from it.
+    pub fn descendants(&self) -> Vec<u32> {
+        descendants(self.pid())
+    }
+
     /// Asks it to stop and waits; kills it if that takes longer than `patience`, and says so.
     pub async fn stop(&self, patience: Duration) -> Result<ExitStatus> {
         self.signal(self.program.stop_signal);
@@ -189,6 +211,27 @@ impl Process {
             self.program.log.display()
         )
     }
+}
+
+fn descendants(ancestor: u32) -> Vec<u32> {
+    let parent = |pid: u32| -> Option<u32> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The second field is a name in parentheses that may hold anything.
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    };
+    let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all: Vec<(u32, u32)> = pids
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, parent(pid)?)))
+        .collect();
+    let (mut found, mut next) = (Vec::new(), vec![ancestor]);
+    while let Some(of) = next.pop() {
+        let children = all.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid);
+        let children: Vec<u32> = children.collect();
+        found.extend(&children);
+        next.extend(children);
+    }
+    found
 }
 
 /// A child's "die with your parent" is tied to the *thread* that started it, and the threads of an async runtime come

@@ -1,4 +1,4 @@
-//! A TCP proxy before a server, to be cut, delayed and turned into a black hole by a call.
+//! A TCP proxy before a server, to be cut, delayed, silenced and torn by a call.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -16,10 +16,23 @@ use tokio::task::JoinHandle;
 struct Fault {
     /// Connections are dropped, and new ones too.
     cut: bool,
-    /// Bytes are taken and never delivered; connections stay.
-    black_hole: bool,
+    /// Bytes from the client are taken and kept; connections stay.
+    hold_up: bool,
+    /// The same for bytes from the server.
+    hold_down: bool,
     /// Before each piece is delivered.
     delay: Duration,
+    /// How often the servers' ends were torn off: a connection that is older than the last time has no server any more.
+    torn: u64,
+}
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From the client to the server.
+    Up,
+    /// From the server to the client.
+    Down,
 }
 
 /// A running proxy; it ends when dropped.
@@ -64,9 +77,18 @@ impl Proxy {
         self.fault.send_modify(|f| f.cut = true);
     }
 
-    /// Connections stay open, and nothing passes any more.
+    /// Connections stay open, and nothing passes any more, neither way. What was on its way arrives after
+    /// [`restore`](Self::restore), however late that is.
     pub fn black_hole(&self) {
-        self.fault.send_modify(|f| f.black_hole = true);
+        self.fault.send_modify(|f| (f.hold_up, f.hold_down) = (true, true));
+    }
+
+    /// Nothing passes one way any more: a request arrives and its answer does not, or the other way about.
+    pub fn silence(&self, way: Way) {
+        self.fault.send_modify(|f| match way {
+            Way::Up => f.hold_up = true,
+            Way::Down => f.hold_down = true,
+        });
     }
 
     /// Delivers each piece so much later.
@@ -74,9 +96,19 @@ impl Proxy {
         self.fault.send_modify(|f| f.delay = delay);
     }
 
-    /// Ends all faults.
+    /// Leaves every connection half-open: its server's end is closed, and its client is not told. New ones are whole.
+    pub fn tear(&self) {
+        self.fault.send_modify(|f| f.torn += 1);
+    }
+
+    /// Ends all faults; what was torn stays so.
     pub fn restore(&self) {
-        self.fault.send_modify(|f| *f = Fault::default());
+        self.fault.send_modify(|f| {
+            *f = Fault {
+                torn: f.torn,
+                ..Fault::default()
+            };
+        });
     }
 }
 
@@ -86,27 +118,47 @@ impl Drop for Proxy {
     }
 }
 
-async fn relay(client: TcpStream, target: SocketAddr, mut state: watch::Receiver<Fault>) {
-    let Ok(server) = TcpStream::connect(target).await else {
+async fn relay(mut client: TcpStream, target: SocketAddr, mut state: watch::Receiver<Fault>) {
+    let born = state.borrow().torn;
+    let Ok(mut server) = TcpStream::connect(target).await else {
         return;
     };
     // Without this, small pieces wait for each other.
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
-    let (up, down) = (
-        pass(from_client, to_server, state.clone()),
-        pass(from_server, to_client, state.clone()),
-    );
+    {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        let up = pass(from_client, to_server, state.clone(), |f| f.hold_up);
+        let down = pass(from_server, to_client, state.clone(), |f| f.hold_down);
+        let ended = async {
+            tokio::join!(up, down);
+        };
+        tokio::select! {
+            () = ended => return,
+            ending = state.wait_for(|f| f.cut || f.torn != born) => match ending {
+                Ok(fault) if !fault.cut => {}
+                _ => return,
+            },
+        }
+    }
+    drop(server);
+    let mut buffer = vec![0; 16 << 10];
+    let unheard = async { while let Ok(1..) = client.read(&mut buffer).await {} };
     tokio::select! {
-        _ = async { tokio::join!(up, down) } => {}
+        () = unheard => {}
         _ = state.wait_for(|f| f.cut) => {}
     }
 }
 
-async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut state: watch::Receiver<Fault>) {
+async fn pass(
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
+    mut state: watch::Receiver<Fault>,
+    held: fn(&Fault) -> bool,
+) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        let delay = match state.wait_for(|f| !f.black_hole).await {
+        let delay = match state.wait_for(|f| !held(f)).await {
             Ok(fault) => fault.delay,
             Err(_) => return,
         };
@@ -144,6 +196,11 @@ mod tests {
         socket.read_u8().await
     }
 
+    async fn silent(socket: &mut TcpStream) -> bool {
+        let patience = Duration::from_millis(100);
+        tokio::time::timeout(patience, ask(socket)).await.is_err()
+    }
+
     #[tokio::test]
     async fn it_passes_delays_swallows_and_cuts() {
         let proxy = Proxy::start(echo().await).await.expect("a proxy");
@@ -157,12 +214,7 @@ mod tests {
 
         proxy.restore();
         proxy.black_hole();
-        assert!(
-            tokio::time::timeout(Duration::from_millis(100), ask(&mut socket))
-                .await
-                .is_err(),
-            "nothing comes back"
-        );
+        assert!(silent(&mut socket).await, "nothing comes back");
         proxy.restore();
         assert_eq!(socket.read_u8().await.expect("the swallowed piece arrives"), b'x');
 
@@ -172,5 +224,24 @@ mod tests {
             .await
             .expect("the port is still there");
         assert!(ask(&mut again).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn it_silences_one_way_and_leaves_connections_half_open() {
+        let proxy = Proxy::start(echo().await).await.expect("a proxy");
+        let mut socket = TcpStream::connect(proxy.address()).await.expect("it listens");
+        for way in [Way::Up, Way::Down] {
+            proxy.silence(way);
+            assert!(silent(&mut socket).await, "{way:?}");
+            proxy.restore();
+            assert_eq!(socket.read_u8().await.expect("it arrives late"), b'x');
+        }
+
+        proxy.tear();
+        assert!(silent(&mut socket).await, "open, and nobody is there");
+        proxy.restore();
+        assert!(silent(&mut socket).await, "for good");
+        let mut whole = TcpStream::connect(proxy.address()).await.expect("it listens");
+        assert_eq!(ask(&mut whole).await.expect("an echo"), b'x');
     }
 }

@@ -161,6 +161,7 @@ impl Session {
                 usize::from(args.servers.shards)
             },
             dir: Some(dir.path().to_owned()),
+            ..Options::default()
         };
         match (options.brokers, options.shards) {
             (0, 0) => println!("using the brokers and shards of the environment"),

@@ -2,6 +2,7 @@
 
 mod kafka;
 mod postgres;
+mod secure;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 pub use kafka::Broker;
 pub use postgres::Shard;
+pub use secure::Secure;
 
 use crate::fetch;
 use crate::process::Process;
@@ -26,6 +28,15 @@ pub struct Options {
     pub shards: usize,
     /// Where data and logs go; a temporary folder, removed at the end, unless given.
     pub dir: Option<PathBuf>,
+    /// Ways with proxies of their own by which clients can reach the servers, so that one can be broken for some only.
+    pub ways: usize,
+    /// Whether brokers come to each other by way of proxies too.
+    pub between_brokers: bool,
+    /// Bytes of the file system that each shard has for itself, in memory, so that it can be filled; needs root. `None`
+    /// for none of its own.
+    pub shard_space: Option<u64>,
+    /// Ways in that ask for TLS and a password, beside the open ones.
+    pub secure: Option<Secure>,
 }
 
 impl Default for Options {
@@ -34,6 +45,10 @@ impl Default for Options {
             brokers: 1,
             shards: 2,
             dir: None,
+            ways: 1,
+            between_brokers: false,
+            shard_space: None,
+            secure: None,
         }
     }
 }
@@ -58,10 +73,20 @@ impl Stack {
         let dir = options.dir.clone().unwrap_or_else(temporary_dir);
         std::fs::create_dir_all(dir.join("logs"))?;
         let dir = dir.canonicalize()?;
-        let ports = free_ports(options.brokers * 3 + options.shards)?;
-        let (for_brokers, for_shards) = ports.split_at(options.brokers * 3);
-        let brokers = kafka::start(&programs, &dir, for_brokers);
-        let shards = postgres::start(&programs, &dir, for_shards);
+        let ways = kafka::Ways {
+            clients: options.ways.max(1),
+            between: options.between_brokers,
+        };
+        let secure = options.secure.as_ref();
+        let ports = free_ports(options.brokers * ways.ports() + options.shards)?;
+        let (for_brokers, for_shards) = ports.split_at(options.brokers * ways.ports());
+        let brokers = kafka::start(&programs, &dir, for_brokers, ways, secure);
+        let servers = postgres::Servers {
+            ways: ways.clients,
+            space: options.shard_space,
+            secure,
+        };
+        let shards = postgres::start(&programs, &dir, for_shards, servers);
         let (brokers, shards) = tokio::try_join!(brokers, shards)?;
         Ok(Self {
             brokers,
@@ -77,9 +102,27 @@ impl Stack {
         addresses.join(",")
     }
 
-    /// Bootstrap servers, by way of the proxies before them.
+    /// Bootstrap servers, by way of the first proxies before them.
     pub fn proxied_brokers(&self) -> String {
-        let addresses: Vec<String> = self.brokers.iter().map(|b| b.proxy().address().to_string()).collect();
+        self.proxied_brokers_of(0)
+    }
+
+    /// Bootstrap servers on one of the ways.
+    pub fn proxied_brokers_of(&self, way: usize) -> String {
+        let address = |broker: &Broker| broker.proxy_of(way).address().to_string();
+        let addresses: Vec<String> = self.brokers.iter().map(address).collect();
+        addresses.join(",")
+    }
+
+    /// All brokers.
+    pub fn kafkas(&self) -> &[Broker] {
+        &self.brokers
+    }
+
+    /// Bootstrap servers that ask for TLS and a password, under the name `host`; only of a stack with [`Secure`].
+    pub fn secure_brokers(&self, host: &str) -> String {
+        let ports = self.brokers.iter().filter_map(Broker::secure_port);
+        let addresses: Vec<String> = ports.map(|port| format!("{host}:{port}")).collect();
         addresses.join(",")
     }
 
@@ -105,7 +148,12 @@ impl Stack {
 
     /// The same by way of the proxies.
     pub fn proxied_shard_urls(&self, database: &str) -> Vec<String> {
-        self.shards.iter().map(|s| s.proxied_url(database)).collect()
+        self.proxied_shard_urls_of(0, database)
+    }
+
+    /// The same on one of the ways.
+    pub fn proxied_shard_urls_of(&self, way: usize, database: &str) -> Vec<String> {
+        self.shards.iter().map(|s| s.proxied_url_of(way, database)).collect()
     }
 
     /// A fresh database of this name on every shard; the URLs in the shards' order.

@@ -27,6 +27,7 @@ async fn servers_break_and_come_back_with_their_data() {
         brokers: 1,
         shards: 2,
         dir: Some(scratch("breaks")),
+        ..Options::default()
     };
     let stack = Stack::start(options).await.expect("it starts");
     let urls = stack.create_databases("kept").await.expect("databases");
@@ -61,7 +62,7 @@ async fn servers_break_and_come_back_with_their_data() {
     assert!(status.success(), "{status}");
     shard.restart().await.expect("it comes back");
 
-    let (client, connection) = tokio_postgres::connect(&shard.proxied_url("kept"), tokio_postgres::NoTls)
+    let (client, connection) = tokio_postgres::connect(&shard.proxied_url_of(0, "kept"), tokio_postgres::NoTls)
         .await
         .expect("by way of the proxy");
     let connection = tokio::spawn(connection);

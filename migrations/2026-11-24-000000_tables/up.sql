@@ -7,11 +7,15 @@ CREATE TABLE consumer_offsets (
     next_offset bigint NOT NULL DEFAULT 0,
     epoch       bigint NOT NULL DEFAULT 0,
     owner       text,
+    topic_id    text,
+    halted      text,
     claimed_at  timestamptz NOT NULL DEFAULT now(),
     updated_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (topic, partition)
 ) WITH (fillfactor = 50);
 COMMENT ON COLUMN consumer_offsets.next_offset IS 'first offset of the Kafka partition that is not in the tables';
+COMMENT ON COLUMN consumer_offsets.topic_id IS 'the Kafka topic that next_offset is of; a topic made anew under the same name has another';
+COMMENT ON COLUMN consumer_offsets.halted IS 'why nobody may read the partition, until an operator sets it to NULL again';
 COMMENT ON COLUMN consumer_offsets.epoch IS 'raised by every claim; a writer of an older epoch is fenced';
 
 CREATE TABLE orders (

@@ -45,13 +45,7 @@ impl<R> ToSql for Column<'_, R> {
         out.put_i32(i32::try_from(self.rows.len())?);
         out.put_i32(1);
         for row in self.rows {
-            let at = out.len();
-            out.put_i32(0);
-            let length = match (self.put)(row, out) {
-                IsNull::Yes => -1,
-                IsNull::No => i32::try_from(out.len() - at - 4)?,
-            };
-            out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+            put_sized(out, |out| (self.put)(row, out))?;
         }
         Ok(IsNull::No)
     }
@@ -61,6 +55,21 @@ impl<R> ToSql for Column<'_, R> {
     }
 
     tokio_postgres::types::to_sql_checked!();
+}
+
+/// A value after its length, which is -1 for a null: so stand an array's elements, and a row's fields in COPY.
+pub(crate) fn put_sized(
+    out: &mut BytesMut,
+    put: impl FnOnce(&mut BytesMut) -> IsNull,
+) -> Result<(), std::num::TryFromIntError> {
+    let at = out.len();
+    out.put_i32(0);
+    let length = match put(out) {
+        IsNull::Yes => -1,
+        IsNull::No => i32::try_from(out.len() - at - 4)?,
+    };
+    out[at..at + 4].copy_from_slice(&length.to_be_bytes());
+    Ok(())
 }
 
 pub(crate) fn put_bytes(value: Option<&[u8]>, out: &mut BytesMut) -> IsNull {
@@ -94,11 +103,6 @@ pub(crate) fn put_i32(value: i32, out: &mut BytesMut) -> IsNull {
 
 pub(crate) fn put_i16(value: i16, out: &mut BytesMut) -> IsNull {
     out.put_i16(value);
-    IsNull::No
-}
-
-pub(crate) fn put_bool(value: bool, out: &mut BytesMut) -> IsNull {
-    out.put_u8(u8::from(value));
     IsNull::No
 }
 

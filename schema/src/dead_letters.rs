@@ -9,9 +9,9 @@ use tokio_postgres::types::{ToSql, Type};
 use crate::arrays::{Column, put_bytes, put_i32, put_i64, put_text, put_time};
 use crate::error::ShardError;
 use crate::record::Record;
-use crate::row::{Row, Table};
+use crate::row::Row;
 use crate::shard::Connection;
-use crate::write::{FENCE_TYPES, Part};
+use crate::write::{FENCE_TYPES, Part, fence};
 
 /// Where a record turned out to be bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,6 +173,26 @@ impl DeadLetter {
     pub fn record(&self) -> &Record {
         &self.record
     }
+
+    /// Topic, partition and offset of the record that could not be written: its key in the table.
+    pub fn origin(&self) -> (&str, i32, i64) {
+        (&self.topic, self.partition, self.offset)
+    }
+
+    /// Where it failed; `foreign` for a record that somebody else put there.
+    pub fn stage(&self) -> &str {
+        &self.stage
+    }
+
+    /// Why, for people.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// The origin's own headers as JSON.
+    pub fn headers(&self) -> &str {
+        &self.headers
+    }
 }
 
 /// Postgres' text has no NUL.
@@ -198,12 +218,11 @@ fn headers_json(headers: &[(&str, Option<&[u8]>)]) -> String {
     serde_json::Value::Array(headers.collect()).to_string()
 }
 
-const WRITE: &str = "\
-WITH fence AS (
-    UPDATE consumer_offsets o SET next_offset = v.next, updated_at = now()
-    FROM unnest($2, $3, $4, $5) AS v (partition, start, next, epoch)
-    WHERE o.topic = $1 AND o.partition = v.partition AND o.next_offset = v.start AND o.epoch = v.epoch
-    RETURNING o.partition
+const WRITE: &str = concat!(
+    "WITH fence AS (
+    ",
+    fence!(),
+    "
 ), buried AS (
     INSERT INTO dead_letters (topic, partition, \"offset\", origin_timestamp, key, value, headers, stage, error_class,
         sqlstate, reason, attempts, first_failed_at, last_failed_at, redrive_count)
@@ -215,7 +234,8 @@ WITH fence AS (
     JOIN fence USING (partition)
     ON CONFLICT (topic, partition, \"offset\") DO NOTHING
 )
-SELECT partition FROM fence";
+SELECT partition FROM fence"
+);
 
 const TYPES: [Type; 16] = [
     Type::INT4_ARRAY,
@@ -276,10 +296,9 @@ pub(crate) async fn write(
     ];
     let mut params = fence.to_vec();
     params.extend(columns.iter().map(|column| column as &(dyn ToSql + Sync)));
-    let types: Vec<Type> = FENCE_TYPES.into_iter().chain(TYPES).collect();
-    connection
-        .query_partitions(Table::DeadLetters, WRITE, &types, &params)
-        .await
+    let types = || FENCE_TYPES.into_iter().chain(TYPES).collect();
+    let statement = connection.prepared(WRITE, types).await?;
+    connection.query_partitions(&statement, &params).await
 }
 
 #[cfg(test)]

@@ -123,14 +123,14 @@ pub struct Event {
     record: Record,
     kind: Kind,
     status: Status,
-    source: Span,
-    event_id: Span,
-    event_type: Span,
-    user_id: Span,
-    order_id: Option<Span>,
-    dispute_id: Option<Span>,
-    provider_status: Option<Span>,
-    currency: Option<Span>,
+    pub(crate) source: Span,
+    pub(crate) event_id: Span,
+    pub(crate) event_type: Span,
+    pub(crate) user_id: Span,
+    pub(crate) order_id: Option<Span>,
+    pub(crate) dispute_id: Option<Span>,
+    pub(crate) provider_status: Option<Span>,
+    pub(crate) currency: Option<Span>,
     payload: Span,
     amount_minor: Option<i64>,
     entity_version: Option<i64>,
@@ -312,13 +312,21 @@ impl Event {
     pub fn dispute_id(&self) -> Option<&str> {
         self.dispute_id.map(|span| self.record.text(span))
     }
-    /// The id of the entity whose state this event changes.
-    pub fn entity_id(&self) -> &str {
+    /// A text's bytes, for whoever only hands them on.
+    pub(crate) fn raw(&self, span: Span) -> &[u8] {
+        self.record.bytes(span)
+    }
+    /// The bytes of a text that may be missing.
+    pub(crate) fn raw_option(&self, span: Option<Span>) -> Option<&[u8]> {
+        span.map(|span| self.record.bytes(span))
+    }
+    /// What names the entity whose state this event changes: bytes compare as texts do.
+    pub(crate) fn entity(&self) -> (&[u8], &[u8]) {
         let id = match self.kind {
             Kind::Order => self.order_id,
             Kind::Dispute => self.dispute_id,
         };
-        id.map_or("", |span| self.record.text(span))
+        (self.raw(self.source), self.raw_option(id).unwrap_or_default())
     }
     /// Canonical state.
     pub fn status(&self) -> Status {

@@ -8,7 +8,7 @@ use diesel_async::async_connection_wrapper::AsyncConnectionWrapper;
 use diesel_async::{AsyncPgConnection, RunQueryDsl, SimpleAsyncConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-use crate::error::ShardError;
+use crate::error::{ErrorClass, ShardError};
 use crate::shard::{self, ConnectSettings};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
@@ -55,16 +55,25 @@ async fn harness(
     connection: AsyncPgConnection,
     work: impl FnOnce(&mut Harness) -> Names + Send + 'static,
 ) -> Result<Vec<String>, ShardError> {
-    let done =
-        tokio::task::spawn_blocking(move || work(&mut Harness::from(connection)).map_err(|error| error.to_string()))
-            .await;
+    let done = tokio::task::spawn_blocking(move || {
+        let mut harness = Harness::from(connection);
+        work(&mut harness).map_err(|error| {
+            // diesel does not tell a lost server from one that says no.
+            let alive = diesel::RunQueryDsl::execute(diesel::sql_query("SELECT 1"), &mut harness).is_ok();
+            ShardError {
+                class: if alive {
+                    ErrorClass::Schema
+                } else {
+                    ErrorClass::Connection
+                },
+                sqlstate: None,
+                message: error.to_string(),
+            }
+        })
+    })
+    .await;
     match done {
-        Ok(Ok(names)) => Ok(names),
-        Ok(Err(why)) => Err(ShardError {
-            class: crate::error::ErrorClass::Schema,
-            sqlstate: None,
-            message: why,
-        }),
+        Ok(answer) => answer,
         Err(error) => Err(ShardError::connection(format!("the migration's thread ended: {error}"))),
     }
 }

@@ -17,10 +17,43 @@ pub struct Claimed {
     pub epoch: i64,
 }
 
+/// What a claim says of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claimant<'a> {
+    /// Who claims.
+    pub owner: &'a str,
+    /// The id of the Kafka topic as it is now, if the brokers tell it.
+    pub topic_id: Option<&'a str>,
+    /// Why nobody may read the partition from now on.
+    pub halt: Option<&'a str>,
+}
+
+/// What the shard keeps about a partition besides its progress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The id of the Kafka topic that its offsets are of.
+    pub topic_id: Option<String>,
+    /// Why nobody may read it, until an operator has decided.
+    pub halted: Option<String>,
+}
+
+// Where nothing was written yet, any topic of this name will do.
 const CLAIM: &str = "\
-INSERT INTO consumer_offsets AS o (topic, partition, next_offset, epoch, owner) VALUES ($1, $2, 0, 1, $3)
-ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1, owner = excluded.owner, claimed_at = now()
-RETURNING next_offset, epoch";
+INSERT INTO consumer_offsets AS o (topic, partition, next_offset, epoch, owner, topic_id, halted)
+VALUES ($1, $2, 0, 1, $3, $4, $5)
+ON CONFLICT (topic, partition) DO UPDATE SET epoch = o.epoch + 1, owner = excluded.owner, claimed_at = now(),
+    topic_id = CASE WHEN o.next_offset = 0 THEN excluded.topic_id ELSE coalesce(o.topic_id, excluded.topic_id) END,
+    halted = coalesce(o.halted, excluded.halted)
+RETURNING next_offset, epoch, topic_id, halted";
+
+/// A writer that is frozen, or whose host is gone, in the middle of a transaction keeps its rows locked while the server
+/// waits for it to go on, without end in the middle of a COPY, where no time-out of the server's counts. One that was
+/// silent for so long is not waited for; should it be alive after all, it connects again and finds itself fenced or not.
+const END_SILENT: &str = "\
+SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid()
+    AND application_name = current_setting('application_name')
+    AND wait_event = 'ClientRead' AND xact_start < clock_timestamp() - interval '5 s'";
 
 /// Takes ownership of a partition by raising its epoch. Waits for a former owner's statement that is under way, so the
 /// offset is the truth: a plain SELECT would read a stale one.
@@ -28,20 +61,25 @@ pub async fn claim(
     connection: &mut Connection,
     topic: &str,
     partition: i32,
-    owner: &str,
-) -> Result<Claimed, ShardError> {
-    let statement = connection
-        .client()
-        .prepare_typed(CLAIM, &[Type::TEXT, Type::INT4, Type::TEXT])
-        .await?;
+    claimant: Claimant<'_>,
+) -> Result<(Claimed, Kept), ShardError> {
+    connection.client().batch_execute(END_SILENT).await?;
+    let types = [Type::TEXT, Type::INT4, Type::TEXT, Type::TEXT, Type::TEXT];
+    let statement = connection.client().prepare_typed(CLAIM, &types).await?;
+    let Claimant { owner, topic_id, halt } = claimant;
     let row = connection
         .client()
-        .query_one(&statement, &[&topic, &partition, &owner])
+        .query_one(&statement, &[&topic, &partition, &owner, &topic_id, &halt])
         .await?;
-    Ok(Claimed {
+    let claimed = Claimed {
         next_offset: row.try_get(0)?,
         epoch: row.try_get(1)?,
-    })
+    };
+    let kept = Kept {
+        topic_id: row.try_get(2)?,
+        halted: row.try_get(3)?,
+    };
+    Ok((claimed, kept))
 }
 
 const RECLAIM: &str = "\

@@ -13,7 +13,6 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
 use crate::error::ShardError;
-use crate::row::Table;
 use crate::tables::shard_identity;
 use crate::tls;
 
@@ -73,8 +72,9 @@ pub(crate) async fn client(url: &str, settings: &ConnectSettings) -> Result<Clie
         ));
     // connect_timeout is that of the TCP connection; a peer that then says nothing must not hold us either.
     let connecting = tokio::time::timeout(settings.connect_timeout * 2, config.connect(connector)).await;
-    let (client, connection) =
-        connecting.map_err(|_| ShardError::connection("no answer to the connection's start"))??;
+    let (client, connection) = connecting
+        .map_err(|_| ShardError::connection("no answer to the connection's start"))?
+        .map_err(advised)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a shard's connection ended");
@@ -83,11 +83,20 @@ pub(crate) async fn client(url: &str, settings: &ConnectSettings) -> Result<Clie
     Ok(client)
 }
 
+fn advised(error: tokio_postgres::Error) -> ShardError {
+    let advice = tls::advice(&error);
+    let mut error = ShardError::from(error);
+    if let Some(advice) = advice {
+        error.message = format!("{}; {advice}", error.message);
+    }
+    error
+}
+
 /// A writer's connection. It is not diesel's, because that hides the SQLSTATE, which decides between a row's fault and
-/// the shard's; its few statements are prepared once.
+/// the shard's, and has no COPY; its few statements are prepared once.
 pub struct Connection {
     client: Client,
-    statements: HashMap<Table, Statement>,
+    statements: HashMap<&'static str, Statement>,
 }
 
 /// Connects a writer to the shard at `url`.
@@ -103,23 +112,27 @@ impl Connection {
         &self.client
     }
 
-    /// Runs the write statement of `table`, which answers with partitions.
-    pub(crate) async fn query_partitions(
+    /// The statement `sql`, prepared on first use; `types` are those of its parameters.
+    pub(crate) async fn prepared(
         &mut self,
-        table: Table,
         sql: &'static str,
-        types: &[Type],
+        types: impl FnOnce() -> Vec<Type>,
+    ) -> Result<Statement, ShardError> {
+        if let Some(statement) = self.statements.get(sql) {
+            return Ok(statement.clone());
+        }
+        let statement = self.client.prepare_typed(sql, &types()).await?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    /// Runs a statement that answers with partitions.
+    pub(crate) async fn query_partitions(
+        &self,
+        statement: &Statement,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<i32>, ShardError> {
-        let statement = match self.statements.get(&table) {
-            Some(statement) => statement.clone(),
-            None => {
-                let statement = self.client.prepare_typed(sql, types).await?;
-                self.statements.insert(table, statement.clone());
-                statement
-            }
-        };
-        let rows = self.client.query(&statement, params).await?;
+        let rows = self.client.query(statement, params).await?;
         rows.iter()
             .map(|row| row.try_get(0).map_err(ShardError::from))
             .collect()
@@ -180,10 +193,13 @@ pub enum IdentityError {
     Mismatch(String),
     /// It could not be asked.
     #[error("the shard's identity cannot be read: {0}")]
-    Database(#[from] diesel::result::Error),
-    /// It could not be reached.
-    #[error("{0}")]
     Shard(#[from] ShardError),
+}
+
+impl From<diesel::result::Error> for IdentityError {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Shard(error.into())
+    }
 }
 
 #[derive(Queryable, Insertable)]

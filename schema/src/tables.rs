@@ -7,6 +7,8 @@ diesel::table! {
         next_offset -> Int8,
         epoch -> Int8,
         owner -> Nullable<Text>,
+        topic_id -> Nullable<Text>,
+        halted -> Nullable<Text>,
         claimed_at -> Timestamptz,
         updated_at -> Timestamptz,
     }

@@ -1,6 +1,8 @@
 //! TLS to Postgres by the URL's `sslmode`. Where TLS is used the server's certificate is always verified, against
 //! `sslrootcert` or the public roots: an encrypted connection to whoever answers protects nothing.
 
+use std::error::Error;
+
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
@@ -54,6 +56,51 @@ pub(crate) fn configure(url: &str) -> Result<(Config, MakeRustlsConnect), ShardE
         .with_root_certificates(store)
         .with_no_client_auth();
     Ok((config, MakeRustlsConnect::new(tls)))
+}
+
+/// What to do about a connection that could not be made, where that is known.
+pub(crate) fn advice(error: &tokio_postgres::Error) -> Option<&'static str> {
+    if let Some(said) = error.as_db_error() {
+        return match said.code().code() {
+            "28P01" => Some("check the user and the password in the URL"),
+            "28000" => Some(
+                "the server does not take this user so: check the user, and sslmode in the URL (verify-full for TLS)",
+            ),
+            _ => None,
+        };
+    }
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<rustls::Error>().or_else(|| inside_io(error)) {
+            return advice_on_tls(error);
+        }
+        if error.to_string().contains("server does not support TLS") {
+            return Some("switch TLS on there (ssl = on), or do without by sslmode=disable in the URL");
+        }
+        cause = error.source();
+    }
+    None
+}
+
+/// rustls' errors come wrapped by I/O, which does not show them as its source.
+fn inside_io<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
+    error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref()
+}
+
+fn advice_on_tls(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::CertificateError as Why;
+    match error {
+        rustls::Error::InvalidCertificate(Why::UnknownIssuer | Why::BadSignature) => Some(
+            "the CA that signed the server's certificate is not trusted: name its file in the URL, as sslrootcert=FILE",
+        ),
+        rustls::Error::InvalidCertificate(Why::NotValidForName | Why::NotValidForNameContext { .. }) => {
+            Some("use a host name in the URL that the server's certificate holds")
+        }
+        rustls::Error::InvalidCertificate(Why::Expired | Why::ExpiredContext { .. }) => {
+            Some("renew the server's certificate, and check the clocks")
+        }
+        _ => None,
+    }
 }
 
 fn read_roots(path: &str) -> Result<RootCertStore, ShardError> {

@@ -1,12 +1,15 @@
 //! What the SQL promises, on a real Postgres.
 
+#[path = "postgres/large_batches.rs"]
+mod large_batches;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use dev::stack::{Options, Stack};
-use hookmill_schema::offsets::{self, Claimed};
+use hookmill_schema::offsets::{self, Claimant, Claimed};
 use hookmill_schema::partitions::{self, Month};
 use hookmill_schema::shard::{self, Connection, Identity};
 use hookmill_schema::{
@@ -29,6 +32,7 @@ async fn server() -> Arc<Stack> {
                 brokers: 0,
                 shards: 1,
                 dir: Some(dir),
+                ..Options::default()
             };
             // On a runtime that outlives the first test.
             let started = tokio::task::spawn_blocking(move || RUNTIME.block_on(Stack::start(options)));
@@ -147,10 +151,18 @@ fn part(partition: i32, from: i64, claimed: Claimed, rows: &[Row]) -> Part<'_> {
     }
 }
 
+fn claimant(owner: &str) -> Claimant<'_> {
+    Claimant {
+        owner,
+        ..Claimant::default()
+    }
+}
+
 async fn claim(connection: &mut Connection, partition: i32) -> Claimed {
-    offsets::claim(connection, TOPIC, partition, "me")
+    offsets::claim(connection, TOPIC, partition, claimant("me"))
         .await
         .expect("claimed")
+        .0
 }
 
 #[tokio::test]

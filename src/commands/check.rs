@@ -1,8 +1,11 @@
 //! `hookmill check`: everything a start would stumble over, and what a start would not notice, in one list.
 
+use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use chrono::{TimeDelta, Utc};
+use hookmill_actors::http::TlsSettings;
 use hookmill_actors::kafka::topics::Finding as TopicFinding;
 use hookmill_schema::shard::Identity;
 use hookmill_schema::{migrations, shard};
@@ -10,6 +13,7 @@ use serde::Serialize;
 
 use super::{Output, topics};
 use crate::config::Config;
+use crate::open_files;
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -67,6 +71,10 @@ pub async fn run(config: &Config, output: Output) -> Result<ExitCode> {
     report.result("admin", config.admin_token(), |_| {
         format!("listens on {}", config.admin.listen)
     });
+    at_the_listeners(config, &mut report);
+    report.result("kafka properties", topics::properties(config).await, |()| {
+        "every client takes them".to_owned()
+    });
     let cluster = kafka(config, &mut report).await;
     shards(config, cluster.as_deref(), &mut report).await;
     let failed = report.0.iter().any(|f| f.level == Level::Fail);
@@ -89,6 +97,62 @@ pub async fn run(config: &Config, output: Output) -> Result<ExitCode> {
         }
     }
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// Where a start would listen, by the key that says so.
+pub fn listeners(config: &Config) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let ingest = Some(config.ingest.listen).filter(|_| config.services.ingest);
+    let both = [("admin.listen", Some(config.admin.listen)), ("ingest.listen", ingest)];
+    both.into_iter().filter_map(|(key, listen)| Some((key, listen?)))
+}
+
+/// A port that is taken is the most common mistake of all.
+pub fn can_listen(key: &str, listen: SocketAddr) -> Result<()> {
+    TcpListener::bind(listen).map(drop).map_err(|error| {
+        anyhow!(
+            "{key} = {listen} cannot be listened on ({error}): stop what listens there, or set HOOKMILL_{}",
+            key.to_uppercase().replace('.', "__")
+        )
+    })
+}
+
+/// The listeners' TLS, by the key that configures it.
+pub fn tls(config: &Config) -> impl Iterator<Item = (&'static str, &TlsSettings)> {
+    let ingest = config.ingest.tls.as_ref().filter(|_| config.services.ingest);
+    let both = [("ingest.tls", ingest), ("admin.tls", config.admin.tls.as_ref())];
+    both.into_iter().filter_map(|(key, tls)| Some((key, tls?)))
+}
+
+/// A certificate that ends so soon should have been replaced.
+const SOON: TimeDelta = TimeDelta::days(14);
+
+fn at_the_listeners(config: &Config, report: &mut Report) {
+    for (key, listen) in listeners(config) {
+        match can_listen(key, listen) {
+            Ok(()) => report.add(Level::Ok, key, format!("{listen} is free")),
+            // It may be the instance that is to be replaced.
+            Err(error) => report.add(Level::Warn, key, format!("{error:#}")),
+        }
+    }
+    for (key, tls) in tls(config) {
+        match tls.check() {
+            Err(why) => report.add(Level::Fail, key, why),
+            Ok(until) if until < Utc::now() => report.add(
+                Level::Fail,
+                key,
+                format!("the certificate ended at {until}: put a new one in its place"),
+            ),
+            Ok(until) if until < Utc::now() + SOON => report.add(
+                Level::Warn,
+                key,
+                format!("the certificate ends at {until}: put a new one in its place, it is read without a restart"),
+            ),
+            Ok(until) => report.add(Level::Ok, key, format!("the certificate is valid until {until}")),
+        }
+    }
+    if let Some((_, advice)) = open_files::too_few(config, open_files::raise()) {
+        report.add(Level::Warn, "open files", advice);
+    }
 }
 
 async fn kafka(config: &Config, report: &mut Report) -> Option<String> {
@@ -125,6 +189,14 @@ async fn kafka(config: &Config, report: &mut Report) -> Option<String> {
 }
 
 async fn shards(config: &Config, cluster: Option<&str>, report: &mut Report) {
+    if !config.writes() {
+        report.add(
+            Level::Ok,
+            "shards",
+            "not needed: [services] has orders and disputes switched off",
+        );
+        return;
+    }
     let Some(urls) = report.result("shards", config.shard_urls(), |urls| {
         format!("{} configured", urls.len())
     }) else {

@@ -12,7 +12,7 @@ use hookmill_schema::Kind;
 use serde_json::{Value, json};
 
 use super::Output;
-use super::topics::PATIENCE;
+use super::topics::{PATIENCE, not_accepted};
 use crate::config::Config;
 
 #[derive(Subcommand)]
@@ -57,12 +57,12 @@ pub enum ParkedAction {
 /// `hookmill parked`.
 pub async fn run(config: &Config, action: ParkedAction, output: Output) -> Result<ExitCode> {
     let store = ParkedStore::new(
-        config.kafka.clone(),
+        config.kafka()?,
         config.topics.parked.clone(),
         config.ingest.body_limit,
         PATIENCE,
     )
-    .context("the Kafka properties in [kafka] are not accepted")?;
+    .map_err(|error| not_accepted(config, &error))?;
     let store = Arc::new(store);
     let reader = store.clone();
     let parked = tokio::task::spawn_blocking(move || reader.read()).await?;

@@ -1,32 +1,39 @@
 //! `hookmill serve`: proves that everything fits, starts the tree, and stops it in time.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use hookmill_actors::kafka::Probe;
 use hookmill_actors::kafka::topics::Finding;
 use hookmill_actors::pipeline::{Pipeline, PipelineSettings};
 use hookmill_actors::supervision::Exit;
-use hookmill_schema::migrations;
-use hookmill_schema::shard::{self, Identity, Pool};
+use hookmill_schema::shard::{self, Identity, IdentityError, Pool};
+use hookmill_schema::{ErrorClass, ShardError, migrations};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{check, migrate, topics};
 use crate::config::Config;
-use crate::telemetry;
+use crate::{open_files, telemetry};
 
-/// Exit code when the tree gave up: whoever runs the process should start it again (sysexits' EX_SOFTWARE).
+/// Exit code when the tree gave up, or cannot go on: whoever runs the process should start it again (sysexits' EX_SOFTWARE).
 const GAVE_UP: u8 = 70;
 /// Exit code when stopping took too long.
 const TOO_SLOW: u8 = 75;
+/// Between two attempts to reach a shard during the start.
+const START_RETRY: Duration = Duration::from_millis(250);
 
 /// `hookmill serve`.
-pub fn run(config: Config) -> Result<ExitCode> {
+pub fn run(mut config: Config) -> Result<ExitCode> {
     telemetry::start(&config.log)?;
     hookmill_actors::enable_failpoints();
     info!(config = %redacted(&config), "starting");
+    if let Some((room, advice)) = open_files::too_few(&config, open_files::raise()) {
+        warn!("{advice}");
+        config.ingest.max_connections = room;
+    }
     let system = actix::System::new();
     let ended = system.block_on(serve(config));
     // Dropping it would wait for threads that still wait for a silent broker or shard; nobody wants their answers.
@@ -37,6 +44,8 @@ pub fn run(config: Config) -> Result<ExitCode> {
 async fn serve(config: Config) -> Result<ExitCode> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // It would end the process; here it says that certificates are to be read again, to those that have some.
+    let _hangup = signal(SignalKind::hangup())?;
     let prepared = tokio::select! {
         prepared = prepare(&config) => prepared?,
         _ = terminate.recv() => return Ok(stopped_early("SIGTERM")),
@@ -46,6 +55,13 @@ async fn serve(config: Config) -> Result<ExitCode> {
     let (settings, probe, pools) = prepared;
     let mut pipeline = Pipeline::start(settings, probe, pools);
     tokio::select! {
+        seconds = set_back() => {
+            error!(
+                seconds,
+                "the wall clock was set back, and the Kafka clients' threads would sleep for as long; exiting so that this process can be started afresh"
+            );
+            return Ok(ExitCode::from(GAVE_UP));
+        }
         exit = pipeline.ended() => {
             error!(reason = %exit, "the actors gave up; exiting so that this process can be started afresh");
             return Ok(ExitCode::from(GAVE_UP));
@@ -73,6 +89,26 @@ async fn serve(config: Config) -> Result<ExitCode> {
     })
 }
 
+/// Waits until the wall clock is set back; by how many seconds. librdkafka's threads wait for points in time of that clock
+/// (`pthread_cond_timedwait` in its tinycthread.c), so that setting it back by an hour stops them for an hour; a jump
+/// ahead only wakes them. A step of less than [`BEARABLE`], as time daemons make, is waited for.
+async fn set_back() -> u64 {
+    let mut tick = tokio::time::interval(Duration::from_secs(1));
+    let mut last = (Instant::now(), SystemTime::now());
+    loop {
+        tick.tick().await;
+        let now = (Instant::now(), SystemTime::now());
+        let due = last.1 + (now.0 - last.0);
+        match due.duration_since(now.1) {
+            Ok(behind) if behind > BEARABLE => return behind.as_secs(),
+            _ => last = now,
+        }
+    }
+}
+
+/// Shorter than the group waits for a member.
+const BEARABLE: Duration = Duration::from_secs(3);
+
 fn stopped_early(signal: &str) -> ExitCode {
     info!("{signal} during the start: stopped");
     ExitCode::SUCCESS
@@ -84,45 +120,37 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
     let sources = config.sources()?;
     let admin_token = config.admin_token()?;
     let (window_past, window_future) = config.event_window()?;
-    let shard_urls = config.shard_urls()?;
+    // Who only takes webhooks is not held up by a shard.
+    let shard_urls = if config.writes() {
+        config.shard_urls()?
+    } else {
+        Vec::new()
+    };
     let connect = config.connect();
-    ports_are_free(config)?;
+    certificates(config)?;
+    for (key, listen) in check::listeners(config) {
+        check::can_listen(key, listen)?;
+    }
+    topics::properties(config).await?;
     let (probe, cluster) = topics::reach(config).await?;
     look_at_topics(config, &probe).await?;
-    for (index, url) in shard_urls.iter().enumerate() {
-        let identity = check::identity(config, index, shard_urls.len(), &cluster);
-        look_at_shard(config, url, &identity).await?;
-    }
+    patiently(config, async || look_at_shards(config, &shard_urls, &cluster).await).await?;
 
     ensure_topics(config, &probe).await?;
-    if config.postgres.migrate_on_start {
-        for (shard, applied) in migrate::migrate(config).await?.into_iter().enumerate() {
-            if !applied.is_empty() {
-                info!(shard, ?applied, "migrated");
-            }
-        }
-    }
-    let mut pools = Vec::new();
-    for (index, url) in shard_urls.iter().enumerate() {
-        let mut connection = shard::connect_upkeep(url, &connect)
-            .await
-            .with_context(|| unreachable(index))?;
-        let identity = check::identity(config, index, shard_urls.len(), &cluster);
-        shard::check_or_record_identity(&mut connection, &identity)
-            .await
-            .with_context(|| other_shard(index))?;
-        pools.push(shard::pool(url, &connect));
-    }
-    if let Some(warning) = check::co_location_warning(config, shard_urls.len()) {
+    patiently(config, async || ready_shards(config, &shard_urls, &cluster).await).await?;
+    let pools = shard_urls.iter().map(|url| shard::pool(url, &connect)).collect();
+    if config.writes()
+        && let Some(warning) = check::co_location_warning(config, shard_urls.len())
+    {
         warn!("{warning}");
     }
     let settings = PipelineSettings {
         instance: instance_name(),
         services: config.services,
         ingest: config.ingest.clone(),
-        admin_listen: config.admin.listen,
+        admin: config.admin.clone(),
         admin_token,
-        kafka: config.kafka.clone(),
+        kafka: config.kafka()?,
         orders: config.topics.orders.clone(),
         disputes: config.topics.disputes.clone(),
         parked: config.topics.parked.clone(),
@@ -141,21 +169,10 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
     Ok((settings, probe, pools))
 }
 
-/// A port that is taken is the most common mistake of all.
-fn ports_are_free(config: &Config) -> Result<()> {
-    for (key, listen) in [
-        ("admin.listen", config.admin.listen),
-        ("ingest.listen", config.ingest.listen),
-    ] {
-        if key == "ingest.listen" && !config.services.ingest {
-            continue;
-        }
-        if let Err(error) = std::net::TcpListener::bind(listen) {
-            bail!(
-                "{key} = {listen} cannot be listened on ({error}): stop what listens there, or set HOOKMILL_{}",
-                key.to_uppercase().replace('.', "__")
-            );
-        }
+/// That the listeners' certificates can be used.
+fn certificates(config: &Config) -> Result<()> {
+    for (key, tls) in check::tls(config) {
+        tls.check().map_err(|why| anyhow!("{key}: {why}"))?;
     }
     Ok(())
 }
@@ -168,6 +185,67 @@ async fn look_at_topics(config: &Config, probe: &Probe) -> Result<()> {
         if let Some(why) = topics::explain(config, &topic, &finding) {
             bail!(why);
         }
+    }
+    Ok(())
+}
+
+/// Tries again while a shard does not answer, for at most `postgres.start_timeout`: it may be recovering, or failing over,
+/// while instances are restarted. Any other fault is told at once.
+async fn patiently(config: &Config, mut attempt: impl AsyncFnMut() -> Result<()>) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + config.postgres.start_timeout;
+    let mut told = false;
+    loop {
+        let Err(error) = attempt().await else { return Ok(()) };
+        if !is_absence(&error) || tokio::time::Instant::now() + START_RETRY > deadline {
+            return Err(error);
+        }
+        if !std::mem::replace(&mut told, true) {
+            warn!(
+                start_timeout_s = config.postgres.start_timeout.as_secs(),
+                "{error:#}; trying again until postgres.start_timeout"
+            );
+        }
+        tokio::time::sleep(START_RETRY).await;
+    }
+}
+
+/// Whether a shard was not there or went away, rather than said no.
+fn is_absence(error: &anyhow::Error) -> bool {
+    let shard = error
+        .downcast_ref::<ShardError>()
+        .or_else(|| match error.downcast_ref::<IdentityError>() {
+            Some(IdentityError::Shard(shard)) => Some(shard),
+            Some(IdentityError::Mismatch(_)) | None => None,
+        });
+    shard.is_some_and(|shard| match shard.class {
+        ErrorClass::Connection | ErrorClass::Retry => true,
+        ErrorClass::Row | ErrorClass::Split | ErrorClass::MissingPartition | ErrorClass::Schema => false,
+    })
+}
+
+async fn look_at_shards(config: &Config, urls: &[Arc<str>], cluster: &str) -> Result<()> {
+    for (index, url) in urls.iter().enumerate() {
+        look_at_shard(config, url, &check::identity(config, index, urls.len(), cluster)).await?;
+    }
+    Ok(())
+}
+
+/// Migrates the shards where that is wanted, and has each say what it is.
+async fn ready_shards(config: &Config, urls: &[Arc<str>], cluster: &str) -> Result<()> {
+    if config.postgres.migrate_on_start && !urls.is_empty() {
+        for (shard, applied) in migrate::migrate(config).await?.into_iter().enumerate() {
+            if !applied.is_empty() {
+                info!(shard, ?applied, "migrated");
+            }
+        }
+    }
+    for (index, url) in urls.iter().enumerate() {
+        let mut connection = shard::connect_upkeep(url, &config.connect())
+            .await
+            .with_context(|| unreachable(index))?;
+        shard::check_or_record_identity(&mut connection, &check::identity(config, index, urls.len(), cluster))
+            .await
+            .with_context(|| other_shard(index))?;
     }
     Ok(())
 }
@@ -236,14 +314,20 @@ fn instance_name() -> String {
     )
 }
 
+fn with_tls(has: bool) -> &'static str {
+    if has { " (TLS)" } else { "" }
+}
+
 /// What is said of the configuration at start: secrets are references there, and URLs may hold passwords, so these are left out.
 fn redacted(config: &Config) -> String {
     let sources: Vec<&str> = config.sources.iter().map(|s| s.name.as_str()).collect();
     format!(
-        "services {:?}; ingest {}; admin {}; kafka {}; topics {} ({}), {} ({}); {} shard references, {} lanes; sources {}",
+        "services {:?}; ingest {}{}; admin {}{}; kafka {}; topics {} ({}), {} ({}); {} shard references, {} lanes; sources {}",
         config.services,
         config.ingest.listen,
+        with_tls(config.ingest.tls.is_some()),
         config.admin.listen,
+        with_tls(config.admin.tls.is_some()),
         config.kafka.brokers,
         config.topics.orders.name,
         config.topics.orders.partitions,

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use hookmill_actors::kafka::topics::{self, Finding};
-use hookmill_actors::kafka::{Probe, TopicSettings};
+use hookmill_actors::kafka::{KafkaError, Probe, TopicSettings, told};
 use serde_json::json;
 
 use super::Output;
@@ -16,12 +16,8 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A probe of the configured brokers, and the id of their cluster.
 pub async fn reach(config: &Config) -> Result<(Probe, String)> {
-    let probe = Probe::new(&config.kafka).with_context(|| {
-        format!(
-            "the Kafka properties in [kafka] of {} are not accepted",
-            config.path.display()
-        )
-    })?;
+    let kafka = config.kafka()?;
+    let probe = Probe::new(&kafka).map_err(|error| not_accepted(config, &error))?;
     let cluster = probe.cluster_id(PATIENCE).await.with_context(|| {
         format!(
             "no Kafka broker at kafka.brokers = {:?} answered within {} s: check that it runs, and the address and security properties",
@@ -32,12 +28,32 @@ pub async fn reach(config: &Config) -> Result<(Probe, String)> {
     Ok((probe, cluster))
 }
 
+/// That librdkafka takes the properties of every client that a start would make.
+pub async fn properties(config: &Config) -> Result<()> {
+    let (kafka, path) = (config.kafka()?, config.path.display());
+    let (topic, timeout) = (config.topics.orders.name.clone(), config.ingest.delivery_timeout());
+    let limit = topics::producer_limit(config.ingest.body_limit);
+    let trying = tokio::task::spawn_blocking(move || kafka.try_clients(&topic, timeout, limit));
+    trying.await?.map_err(|why| {
+        anyhow!("the Kafka properties in [kafka] of {path}, or the environment over it, are not accepted by {why}")
+    })
+}
+
+/// For what librdkafka refuses at once.
+pub fn not_accepted(config: &Config, error: &KafkaError) -> anyhow::Error {
+    let path = config.path.display();
+    anyhow!(
+        "the Kafka properties in [kafka] of {path} are not accepted: {}",
+        told(error)
+    )
+}
+
 /// Each topic with its finding.
 pub async fn examine(config: &Config, probe: &Probe) -> Result<Vec<(TopicSettings, Finding)>> {
-    let limit = config.ingest.body_limit;
+    let (limit, kafka) = (config.ingest.body_limit, config.kafka()?);
     let mut findings = Vec::new();
     for topic in config.topics.all() {
-        let finding = topics::examine(probe, &config.kafka, &topic, limit, PATIENCE)
+        let finding = topics::examine(probe, &kafka, &topic, limit, PATIENCE)
             .await
             .with_context(|| format!("the brokers did not describe topic {}", topic.name))?;
         findings.push((topic, finding));
@@ -61,7 +77,7 @@ pub fn explain(config: &Config, topic: &TopicSettings, finding: &Finding) -> Opt
 /// Creates what is missing; returns the names.
 pub async fn create_missing(config: &Config) -> Result<Vec<String>> {
     let limit = config.ingest.body_limit;
-    topics::create(&config.kafka, &config.topics.all(), limit, PATIENCE).await.with_context(|| {
+    topics::create(&config.kafka()?, &config.topics.all(), limit, PATIENCE).await.with_context(|| {
         format!("the topics cannot be created with kafka.replication = {}: have the brokers enough replicas, and may this client create topics?", config.kafka.replication)
     })
 }

@@ -7,10 +7,15 @@ use toml::de::{DeTable, DeValue};
 pub fn locate(text: &str, path: &[String], unknown: Option<&str>) -> Option<(usize, usize)> {
     let root = DeTable::parse(text).ok()?;
     let at = offset(root.get_ref(), path, unknown)?;
-    let before = text.get(..at)?;
+    Some(position(text, at))
+}
+
+/// Line and column, from 1, of the byte at `at`.
+pub fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
     let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
-    Some((line, column))
+    (line, column)
 }
 
 fn offset(table: &DeTable<'_>, path: &[String], unknown: Option<&str>) -> Option<usize> {

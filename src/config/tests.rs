@@ -1,20 +1,21 @@
 use super::*;
 
 fn load(text: &str) -> Result<Config> {
-    let dir = std::env::temp_dir().join(format!(
-        "hookmill-config-{}-{:?}",
-        std::process::id(),
-        std::thread::current().id()
-    ));
-    std::fs::create_dir_all(&dir)?;
-    let path = dir.join("config.toml");
-    std::fs::write(&path, text)?;
-    let loaded = Config::load(&path);
-    std::fs::remove_dir_all(&dir)?;
-    loaded
+    load_with(text, &[])
+}
+
+fn load_with(text: &str, variables: &[(&str, &str)]) -> Result<Config> {
+    let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
+    Config::read(Path::new("config.toml"), text.to_owned(), variables)
 }
 
 const SMALLEST: &str = "[postgres]\nshard_urls = \"postgres://a@h/x, postgres://a@h/y\"\n";
+
+/// The same with topics, whose keys can be overridden one by one then.
+const WITH_TOPICS: &str = "[postgres]\nshard_urls = \"postgres://a@h/x\"\n[topics]\n\
+    orders = { name = \"orders.webhooks\", partitions = 12 }\n\
+    disputes = { name = \"disputes.webhooks\", partitions = 6 }\n\
+    parked = { name = \"webhooks.parked\", partitions = 1 }\n";
 
 fn refusal(text: &str) -> String {
     format!("{:#}", load(text).expect_err("the configuration is wrong"))
@@ -262,4 +263,196 @@ fn sources_alone_are_a_configuration_for_tools() {
     assert!(config.sources().is_ok());
     let message = format!("{:#}", config.shard_urls().expect_err("no shard"));
     assert!(message.contains("postgres.shard_urls"), "{message}");
+}
+
+#[test]
+fn several_mistakes_are_told_at_once_with_their_places() {
+    let text = format!("{SMALLEST}[kafka]\nbroker = \"x\"\n[ingest]\ndeadlin = \"1s\"\nbody_limit = \"large\"\n");
+    let error = load_with(&text, &[("HOOKMILL_ADMIN__LISTNE", "x")]).expect_err("four mistakes");
+    let message = format!("{error:#}");
+    for part in [
+        "`broker`",
+        "did you mean `brokers`",
+        "line 4",
+        "`deadlin`",
+        "line 6",
+        "ingest.body_limit",
+        "line 7",
+        "HOOKMILL_ADMIN__LISTNE",
+        "`listen`",
+    ] {
+        assert!(message.contains(part), "{part} is not in {message}");
+    }
+}
+
+#[test]
+fn what_stands_in_a_wrong_place_is_never_repeated() {
+    let source = format!("{SMALLEST}[[sources]]\nname = \"s\"\npreset = \"stripe\"\n");
+    for text in [
+        format!("{source}secrets = \"hunter2\"\n"),
+        format!("{source}secrets = [\"hunter2\"]\n"),
+        format!("{source}secrets = [\"hunter2]\n"),
+        format!("{source}auth = \"hunter2\"\n"),
+        format!("{source}tolerance = \"hunter2\"\n"),
+        format!("{source}auth = {{ kind = \"hunter2\" }}\n"),
+        format!("{SMALLEST}[admin]\ntoken = \"hunter2\"\n"),
+        format!("{SMALLEST}[kafka]\nproperties = \"sasl.password=hunter2\"\n"),
+        format!("{SMALLEST}[ingest]\nlisten = \"hunter2\"\n"),
+        format!("{SMALLEST}[topics]\non_gap = \"hunter2\"\n"),
+        "postgres = \"hunter2\"\n".to_owned(),
+    ] {
+        let message = refusal(&text);
+        assert!(!message.contains("hunter2") && message.contains("line"), "{message}");
+    }
+    for name in [
+        "HOOKMILL_KAFKA__PROPERTIES",
+        "HOOKMILL_POSTGRES__LANES",
+        "HOOKMILL_ADMIN__TOKEN",
+        "HOOKMILL_KAFKA",
+        "HOOKMILL_SOURCES__0__SECRETS",
+    ] {
+        let error = load_with(SMALLEST, &[(name, "hunter2")]).expect_err("it is none");
+        let message = format!("{error:#}");
+        assert!(!message.contains("hunter2") && message.contains(name), "{message}");
+    }
+}
+
+#[test]
+fn a_variable_is_text_where_text_is_wanted_and_a_number_where_that_is() {
+    let config = load_with(
+        WITH_TOPICS,
+        &[
+            ("HOOKMILL_TOPICS__ORDERS__NAME", "0123"),
+            ("HOOKMILL_TOPICS__ORDERS__PARTITIONS", "9"),
+            ("HOOKMILL_KAFKA__PROPERTIES__SASL_PASSWORD", "007"),
+            ("HOOKMILL_KAFKA__PRODUCER__SASL_USERNAME", "[x]"),
+            ("HOOKMILL_KAFKA__CREATE_TOPICS", "true"),
+            ("HOOKMILL_INGEST__TRUSTED_PROXIES", "[\"10.0.0.0/8\"]"),
+            ("HOOKMILL_POSTGRES__LANES", "3"),
+            ("HOOKMILL_LOG__FILTER", "\"debug\""),
+        ],
+    )
+    .expect("all are right");
+    assert_eq!(config.topics.orders.name, "0123");
+    assert_eq!(config.topics.orders.partitions, 9);
+    assert_eq!(config.kafka.properties["sasl_password"], "007");
+    assert_eq!(config.kafka.producer["sasl_username"], "[x]");
+    assert!(config.kafka.create_topics);
+    assert_eq!(config.ingest.trusted_proxies.len(), 1);
+    assert_eq!(config.postgres.lanes.get(), 3);
+    assert_eq!(config.log.filter, "debug");
+}
+
+#[test]
+fn variables_that_cannot_be_overrides_are_refused_and_secrets_are_no_keys() {
+    load_with(
+        SMALLEST,
+        &[
+            ("HOOKMILL_SECRET_MY__SHOP", "x"),
+            ("HOOKMILL_SHARD_URLS", "x"),
+            ("HOOKMILL_ADMIN_TOKEN", "x"),
+            ("HOOKMILL_CONFIG", "x"),
+            ("OTHER__THING", "x"),
+        ],
+    )
+    .expect("none of these is a key");
+    for (name, says) in [
+        ("HOOKMILL_POSTGRES", "HOOKMILL_POSTGRES__<KEY>"),
+        ("HOOKMILL_SOURCES", "--config"),
+        ("HOOKMILL_SOURCES__0__NAME", "--config"),
+    ] {
+        let error = load_with(SMALLEST, &[(name, "x")]).expect_err("it would have no effect");
+        let message = format!("{error:#}");
+        assert!(message.contains(name) && message.contains(says), "{message}");
+    }
+}
+
+#[test]
+fn what_could_only_refuse_everything_or_overflow_is_refused_by_its_key() {
+    for (name, value) in [
+        ("INGEST__DEADLINE", "0s"),
+        ("INGEST__MAX_IN_FLIGHT", "0"),
+        ("INGEST__BODY_LIMIT", "0"),
+        ("INGEST__KEEP_ALIVE", "500000years"),
+        ("ADMIN__MAX_CONNECTIONS", "0"),
+        ("POSTGRES__LANES", "65"),
+        ("POSTGRES__CONNECT_TIMEOUT", "0s"),
+        ("POSTGRES__START_TIMEOUT", "500000years"),
+        ("POSTGRES__STATEMENT_TIMEOUT", "0s"),
+        ("POSTGRES__LOCK_TIMEOUT", "1us"),
+        ("WRITERS__BATCH_ROWS", "0"),
+        ("WRITERS__BATCH_BYTES", "0"),
+        ("WRITERS__STATEMENT_ROWS", "100000000000"),
+        ("SUPERVISION__WITHIN", "0s"),
+        ("EVENTS__AHEAD_MONTHS", "5000"),
+        ("EVENTS__WINDOW_PAST", "500000years"),
+        ("SHUTDOWN__TIMEOUT", "0s"),
+        ("TOPICS__ORDERS__PARTITIONS", "0"),
+        ("TOPICS__DISPUTES__PARTITIONS", "2000000000"),
+        ("TOPICS__PARKED__PARTITIONS", "-1"),
+        ("KAFKA__REPLICATION", "0"),
+        ("KAFKA__BROKERS", " "),
+        ("KAFKA__GROUP_PREFIX", ""),
+        ("LOG__FILTER", "foo=bar=baz"),
+    ] {
+        let variable = format!("HOOKMILL_{name}");
+        let error = load_with(WITH_TOPICS, &[(&variable, value)]).expect_err(name);
+        let (message, key) = (format!("{error:#}"), name.to_lowercase().replace("__", "."));
+        assert!(message.contains(&key), "{key} is not in {message}");
+    }
+}
+
+#[test]
+fn listeners_need_a_port_each() {
+    let both = |ingest, admin| {
+        let variables = [
+            ("HOOKMILL_INGEST__LISTEN", ingest),
+            ("HOOKMILL_ADMIN__LISTEN", admin),
+            ("HOOKMILL_ADMIN__TOKEN", "env:HOOKMILL_ADMIN_TOKEN"),
+        ];
+        load_with(SMALLEST, &variables)
+            .map(|_| ())
+            .map_err(|e| format!("{e:#}"))
+    };
+    for (ingest, admin) in [
+        ("127.0.0.1:1", "127.0.0.1:1"),
+        ("0.0.0.0:1", "127.0.0.1:1"),
+        ("[::1]:1", "0.0.0.0:1"),
+    ] {
+        let message = both(ingest, admin).expect_err("the same port");
+        assert!(
+            message.contains("ingest.listen") && message.contains("admin.listen"),
+            "{message}"
+        );
+    }
+    assert_eq!(both("127.0.0.1:0", "127.0.0.1:0"), Ok(()));
+    assert_eq!(both("127.0.0.1:1", "127.0.0.2:1"), Ok(()));
+}
+
+#[test]
+fn topics_have_possible_names_and_one_each() {
+    let named = |key: &str, name: &str| {
+        let variable = format!("HOOKMILL_TOPICS__{}__NAME", key.to_uppercase());
+        load_with(WITH_TOPICS, &[(&variable, name)])
+            .map(|_| ())
+            .map_err(|e| format!("{e:#}"))
+    };
+    for (key, name) in [
+        ("parked", "orders.webhooks"),
+        ("parked", "orders_webhooks"),
+        ("parked", "orders.webhooks.DLQ"),
+        ("disputes", "orders.webhooks"),
+        ("disputes", "orders.webhooks.DLQ"),
+        ("orders", "a b/c"),
+        ("orders", ""),
+        ("orders", ".."),
+        ("orders", "ümlaut"),
+        ("orders", "other.DLQ"),
+    ] {
+        let message = named(key, name).expect_err(name);
+        assert!(message.contains(&format!("topics.{key}.name")), "{message}");
+    }
+    let long = "x".repeat(245);
+    assert_eq!(named("orders", &long), Ok(()));
+    assert!(named("orders", &format!("{long}x")).is_err_and(|e| e.contains("245")));
 }

@@ -11,6 +11,8 @@ use dev::process::{Process, Program};
 use dev::send::{Acked, Secrets, SendArgs, Summary, send_all, sign_body};
 use dev::stack::{Options, Stack, free_ports};
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{Header, OwnedHeaders, OwnedMessage};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
@@ -47,7 +49,7 @@ pub fn heavy(scenario: impl Future<Output = ()>) {
 }
 
 /// A folder for this run, beside what else the build makes. What former runs left is removed.
-fn scratch() -> PathBuf {
+pub fn scratch() -> PathBuf {
     static SCRATCH: LazyLock<PathBuf> = LazyLock::new(|| {
         let home = Path::new(env!("CARGO_TARGET_TMPDIR"));
         for entry in std::fs::read_dir(home).expect("cargo made it").flatten() {
@@ -76,6 +78,7 @@ pub async fn shared_stack() -> Arc<Stack> {
                 brokers: 1,
                 shards: 2,
                 dir: Some(scratch().join("stack")),
+                ..Options::default()
             };
             Arc::new(Stack::start(options).await.expect("the stack starts"))
         })
@@ -89,6 +92,7 @@ pub async fn own_stack(name: &str, brokers: usize, shards: usize) -> Arc<Stack> 
         brokers,
         shards,
         dir: Some(scratch().join(name)),
+        ..Options::default()
     };
     Arc::new(Stack::start(options).await.expect("the stack starts"))
 }
@@ -246,12 +250,18 @@ impl World {
 
     /// Starts an instance and does not wait for it.
     pub fn spawn(&self, name: &str, env: &[(&str, &str)]) -> Instance {
-        let ports = free_ports(2).expect("ports");
-        let [ingest, admin] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
+        let port = free_ports(1).expect("a port")[0];
+        self.spawn_listening(name, &format!("127.0.0.1:{port}"), env)
+    }
+
+    /// The same with the operators' listener at `admin`.
+    pub fn spawn_listening(&self, name: &str, admin: &str, env: &[(&str, &str)]) -> Instance {
+        let port = free_ports(1).expect("a port")[0];
+        let ingest = format!("127.0.0.1:{port}");
         let program = self.program(name, &["serve"], env);
         let program = program
             .env("HOOKMILL_INGEST__LISTEN", &ingest)
-            .env("HOOKMILL_ADMIN__LISTEN", &admin);
+            .env("HOOKMILL_ADMIN__LISTEN", admin);
         let process = Process::spawn(program).expect("the product's binary starts");
         Instance {
             process,
@@ -275,7 +285,15 @@ impl World {
 
     /// Runs a command to its end: exit code, standard output and error together.
     pub async fn run(&self, name: &str, command: &[&str], env: &[(&str, &str)]) -> (i32, String) {
-        let program = self.program(name, command, env);
+        // Ports that are free unless `env` says otherwise: the usual ones may be anybody's.
+        let ports = free_ports(2).expect("ports");
+        let [ingest, admin] = [ports[0], ports[1]].map(|port| format!("127.0.0.1:{port}"));
+        let mut all = vec![
+            ("HOOKMILL_INGEST__LISTEN", ingest.as_str()),
+            ("HOOKMILL_ADMIN__LISTEN", admin.as_str()),
+        ];
+        all.extend_from_slice(env);
+        let program = self.program(name, command, &all);
         // A log of a former run would be taken for this one's.
         let _ = std::fs::remove_file(&program.log);
         let process = Process::spawn(program).expect("the product's binary starts");
@@ -382,6 +400,28 @@ impl World {
         })
         .await
         .expect("no panic")
+    }
+
+    /// Deletes a topic, and waits until the broker has forgotten it.
+    pub async fn delete_topic(&self, topic: &str) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", self.stack.brokers())
+            .create()
+            .expect("a client");
+        let deleted = admin
+            .delete_topics(&[topic], &AdminOptions::new())
+            .await
+            .expect("an answer");
+        assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
+        until("the topic is gone", Duration::from_secs(20), async || {
+            let metadata = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5));
+            let metadata = metadata.expect("metadata");
+            metadata
+                .topics()
+                .iter()
+                .all(|t| t.error().is_some() || t.partitions().is_empty())
+        })
+        .await;
     }
 
     /// Puts records on a topic, in their order; returns when all are acknowledged.

@@ -1,10 +1,14 @@
 //! The scenarios that show the promises, on real Kafka and real Postgres. One binary, as each links the product's world.
 
+mod clocks;
 mod coverage;
 mod endpoint;
 mod exactly_once;
 mod first;
+mod guarded;
+mod halted;
 mod harness;
+mod hostile;
 mod libraries;
 mod outages;
 mod parked;
@@ -14,3 +18,4 @@ mod scaling;
 mod shutdown;
 mod sources;
 mod supervision;
+mod wires;

@@ -5,4 +5,4 @@ mod contents;
 mod http;
 mod outage;
 mod starts;
-mod wire;
+pub mod wire;

@@ -163,18 +163,18 @@ fn with_a_shard_down() {
     heavy(async {
         let stack = own_stack("stop_shard", 1, 2).await;
         let world = Arc::new(World::new(&stack, "stop_shard").await);
-        let first = world.start("first").await;
-        let sending = world.send_behind(vec![first.url.clone()], load(6));
+        let (first, second) = (world.start("first").await, world.start("second").await);
+        let sending = world.send_behind(vec![first.url.clone(), second.url.clone()], load(20));
         sending.reaches(1000, SOON).await;
         stack.shard(1).process().kill();
         sending.reaches(3000, SOON).await;
+        assert!(!sending.is_finished(), "it is told under load");
         let told = Instant::now();
         first.process.signal(Signal::SIGTERM);
         let took = ends_well(&first, told, TIMEOUT).await;
         println!("ended after {took:?}");
         stack.shard(1).restart().await.expect("it recovers");
-        let second = world.start("second").await;
-        nothing_lost(&world, sending, 3000).await;
+        nothing_lost(&world, sending, 10_000).await;
         second.stop().await;
         stack.stop().await;
     });

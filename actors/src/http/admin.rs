@@ -1,13 +1,11 @@
 //! The operators' listener: health, figures, and a page for people.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
 use hmac::{Hmac, Mac};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
@@ -15,31 +13,8 @@ use super::problem::Problem;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::partition_table::PartitionTable;
-use crate::secret::SecretRef;
 use crate::sources::Source;
 use crate::stats::Registry;
-
-/// Where operators look unless said otherwise.
-pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
-
-/// `[admin]` of config.toml.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct AdminSettings {
-    /// Where health, figures and the page are served.
-    pub listen: SocketAddr,
-    /// Required off loopback: everything but health asks for it then.
-    pub token: Option<SecretRef>,
-}
-
-impl Default for AdminSettings {
-    fn default() -> Self {
-        Self {
-            listen: DEFAULT_ADMIN,
-            token: None,
-        }
-    }
-}
 
 /// What the pages read.
 pub struct AdminState {
@@ -63,8 +38,16 @@ pub struct AdminState {
 
 pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<AdminState>) {
     app.app_data(state)
-        .route("/health/live", web::get().to(live))
-        .route("/health/ready", web::get().to(ready))
+        .service(
+            probe("/health/live")
+                .route(web::get().to(live))
+                .route(web::head().to(live)),
+        )
+        .service(
+            probe("/health/ready")
+                .route(web::get().to(ready))
+                .route(web::head().to(ready)),
+        )
         .service(
             web::scope("")
                 .guard(guard::fn_guard(|request| {
@@ -80,12 +63,21 @@ pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<AdminStat
         .default_service(web::to(refused));
 }
 
+/// A path that load balancers ask, by GET or HEAD.
+fn probe(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::to(async || Problem::method("GET, HEAD").response()))
+}
+
 /// Compares in constant time, by comparing MACs of both.
 fn admitted(token: Option<&SecretString>, given: Option<&[u8]>) -> bool {
     let Some(token) = token else { return true };
-    let Some(given) = given.and_then(|v| v.strip_prefix(b"Bearer ")) else {
+    // The scheme's name is the same in any case (RFC 9110, 11.1).
+    let Some((scheme, given)) = given.and_then(|v| v.split_at_checked(7)) else {
         return false;
     };
+    if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+        return false;
+    }
     let mac = |text: &[u8]| Hmac::<Sha256>::new_from_slice(b"hookmill admin token").map(|m| m.chain_update(text));
     match (mac(given), mac(token.expose_secret().as_bytes())) {
         (Ok(given), Ok(token)) => given.verify(&token.finalize().into_bytes()).is_ok(),

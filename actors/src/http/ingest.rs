@@ -1,27 +1,29 @@
 //! The way in: a webhook is read, verified, mapped and published; 202 is said after Kafka has acknowledged it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
+use actix_web::http::header::{CONTENT_TYPE, HeaderMap};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwapOption;
 use chrono::Utc;
-use futures_util::StreamExt;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
 use ipnet::IpNet;
 use rdkafka::message::OwnedHeaders;
-use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::warn;
 
+use super::IngestSettings;
+use super::body::{self, Body};
+use super::budget::Budget;
 use super::certificates;
+use super::connection::Serving;
 use super::problem::Problem;
 use crate::actor_ref::ActorRef;
 use crate::kafka::{event_headers, new_trace_parent};
@@ -32,47 +34,6 @@ use crate::sources::{
     self, Accepted, AuthError, CertificateError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources,
 };
 use crate::stats::ActorStats;
-
-/// `[ingest]` of config.toml.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct IngestSettings {
-    /// Where webhooks are taken.
-    pub listen: SocketAddr,
-    /// Largest body in bytes.
-    pub body_limit: usize,
-    /// How long a body may take to arrive.
-    #[serde(with = "humantime_serde")]
-    pub body_timeout: Duration,
-    /// How long a webhook may wait for Kafka before it is answered 503. Shorter than the providers' own time-outs (the
-    /// shortest is 5 s), so that they hear a clear "again, please".
-    #[serde(with = "humantime_serde")]
-    pub deadline: Duration,
-    /// Requests that may be under way at once; more are answered 503 at once.
-    pub max_in_flight: usize,
-    /// Connections that may be open at once.
-    pub max_connections: usize,
-    /// Threads that serve requests; 0 for one a core.
-    pub workers: usize,
-    /// Proxies before this server: of a request that one of them hands on, the address that `X-Forwarded-For` names counts.
-    #[serde(deserialize_with = "sources::networks")]
-    pub trusted_proxies: Vec<IpNet>,
-}
-
-impl Default for IngestSettings {
-    fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
-            body_limit: 1 << 20,
-            body_timeout: Duration::from_secs(5),
-            deadline: Duration::from_secs(4),
-            max_in_flight: 2048,
-            max_connections: 16384,
-            workers: 0,
-            trusted_proxies: Vec::new(),
-        }
-    }
-}
 
 struct Door {
     source: Arc<Source>,
@@ -97,7 +58,11 @@ pub struct IngestState {
     producer: ActorRef<Producer>,
     topics: IngestTopics,
     metrics: Arc<Metrics>,
+    /// Requests whose head is there.
+    open: AtomicUsize,
+    /// Those of them whose body is there, too.
     in_flight: AtomicUsize,
+    bodies: Budget,
     clock: DefaultClock,
     stats: ArcSwapOption<ActorStats>,
 }
@@ -124,11 +89,13 @@ impl IngestState {
             )
         });
         Self {
+            bodies: Budget::new(settings.body_memory),
             settings,
             doors: doors.collect(),
             producer,
             topics,
             metrics,
+            open: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             clock: DefaultClock::default(),
             stats: ArcSwapOption::empty(),
@@ -154,37 +121,40 @@ pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<IngestSta
 /// Counts a request for as long as it is under way.
 struct UnderWay<'a>(&'a AtomicUsize);
 
+impl<'a> UnderWay<'a> {
+    /// The request, and how many there were before.
+    fn begin(counter: &'a AtomicUsize) -> (Self, usize) {
+        let before = counter.fetch_add(1, Relaxed);
+        (Self(counter), before)
+    }
+}
+
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
-async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
+async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
     let started = Instant::now();
+    let serving = Serving::begin(&request);
+    let (counted, _) = UnderWay::begin(&state.open);
+    let mut body = Body::new(payload);
     let door = state.doors.get(request.path());
     let name = door.map_or("", |d| d.source.name());
-    let under_way = UnderWay(&state.in_flight);
-    let crowd = state.in_flight.fetch_add(1, Relaxed);
     let admitted = match door {
         None => Err(Problem::unknown_source()),
-        Some(_) if crowd >= state.settings.max_in_flight => {
-            Err(Problem::unavailable("too many requests are under way; send it again"))
-        }
-        Some(door) => admit(&request, door, &state).map(|()| &door.source),
+        Some(door) => admit(&request, &door.source).map(|()| door),
     };
     let answer = match admitted {
-        Ok(source) => {
-            let answer = take(&request, &mut body, source, &state, started).await;
-            drop(under_way);
-            answer
-        }
+        Ok(door) => take(&request, &mut body, door, &state, started).await,
         Err(problem) => {
-            drop(under_way);
-            discard(&mut body, state.settings.body_limit).await;
+            body::discard(&mut body, state.settings.body_limit).await;
             Err(problem)
         }
     };
+    serving.end(body.ended);
+    drop(counted);
     let (outcome, response) = match answer {
         Ok(Answer::Accepted(response)) => ("accepted", response),
         Ok(Answer::Ignored(response)) => ("ignored", response),
@@ -195,10 +165,9 @@ async fn receive(request: HttpRequest, mut body: web::Payload, state: web::Data<
     state.metrics.webhook(name, outcome, started.elapsed());
     if let Some(stats) = state.stats.load().as_ref() {
         stats.add_handled(1);
-        stats.queue_depth.store(
-            i64::try_from(state.in_flight.load(Relaxed)).unwrap_or(i64::MAX),
-            Relaxed,
-        );
+        stats
+            .queue_depth
+            .store(i64::try_from(state.open.load(Relaxed)).unwrap_or(i64::MAX), Relaxed);
         if response.status().is_server_error() {
             stats.record_error(outcome);
         }
@@ -217,50 +186,11 @@ enum Answer {
 /// An answer is on its way so much earlier than the provider stops waiting for it.
 const MARGIN: Duration = Duration::from_millis(500);
 
-/// How long the rest of a body that is refused anyway may take.
-const DISCARD_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// Steps over the body of a request that was refused by its head, so that the next one on this connection is read from its
-/// beginning. Where the body does not end soon, the server says that it closes, and does.
-async fn discard(body: &mut web::Payload, limit: usize) {
-    let mut left = limit;
-    let rest = async {
-        while let Some(Ok(chunk)) = body.next().await {
-            match left.checked_sub(chunk.len()) {
-                Some(less) => left = less,
-                None => break,
-            }
-        }
-    };
-    // In time or not: what is left over is the server's to decide.
-    let _ = tokio::time::timeout(DISCARD_TIMEOUT, rest).await;
-}
-
-/// Reads a body to its end, or to the limit.
-async fn read(request: &HttpRequest, body: &mut web::Payload, limit: usize) -> Result<web::Bytes, Problem> {
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-    let announced: Option<u64> = announced.and_then(|text| text.parse().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(Problem::too_large(limit));
-    }
-    let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut whole = web::BytesMut::with_capacity(expected.min(FIRST_BUFFER));
-    while let Some(chunk) = body.next().await {
-        let chunk = chunk.map_err(|_| Problem::unreadable_body())?;
-        if whole.len() + chunk.len() > limit {
-            return Err(Problem::too_large(limit));
-        }
-        whole.extend_from_slice(&chunk);
-    }
-    Ok(whole.freeze())
-}
-
-/// A length that is only announced gets no more memory than this in advance.
-const FIRST_BUFFER: usize = 64 << 10;
-
 /// What a request's head decides.
-fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), Problem> {
-    let Door { source, limiter } = door;
+fn admit(request: &HttpRequest, source: &Source) -> Result<(), Problem> {
+    if body::is_coded(request.headers()) {
+        return Err(Problem::coded());
+    }
     match *request.method() {
         Method::POST => {
             let form = source.answers_unsigned() && !is_json(request.headers());
@@ -272,19 +202,25 @@ fn admit(request: &HttpRequest, door: &Door, state: &IngestState) -> Result<(), 
         _ if source.answers_get() => return Err(Problem::method("GET, POST")),
         _ => return Err(Problem::method("POST")),
     }
-    match limiter.as_ref().map(|limiter| limiter.check()) {
-        Some(Err(until)) => Err(Problem::too_many(until.wait_time_from(state.clock.now()))),
+    Ok(())
+}
+
+/// The limit is on what was verified: whoever cannot sign uses up nobody's share.
+fn within_rate(door: &Door, clock: &DefaultClock) -> Result<(), Problem> {
+    match door.limiter.as_ref().map(|limiter| limiter.check()) {
+        Some(Err(until)) => Err(Problem::too_many(until.wait_time_from(clock.now()))),
         Some(Ok(())) | None => Ok(()),
     }
 }
 
 async fn take(
     request: &HttpRequest,
-    body: &mut web::Payload,
-    source: &Source,
+    body: &mut Body,
+    door: &Door,
     state: &IngestState,
     started: Instant,
 ) -> Result<Answer, Problem> {
+    let source = &*door.source;
     let limit = state.settings.body_limit;
     // The provider hangs up when its own time is over, and does not hear what is said after that.
     let end = source
@@ -292,9 +228,15 @@ async fn take(
         .map(|timeout| started + timeout.saturating_sub(MARGIN.min(timeout / 2)));
     let left = |most: Duration| end.map_or(most, |end| most.min(end.saturating_duration_since(Instant::now())));
     let patience = left(state.settings.body_timeout);
-    let body = tokio::time::timeout(patience, read(request, body, limit))
+    let mut share = state.bodies.share();
+    let body = tokio::time::timeout(patience, body::read(request, body, limit, &mut share))
         .await
         .unwrap_or_else(|_| Err(Problem::slow_body(patience)))?;
+    // Only now: clients that take their time with a body keep nobody out.
+    let (_counted, crowd) = UnderWay::begin(&state.in_flight);
+    if crowd >= state.settings.max_in_flight {
+        return Err(Problem::unavailable("too many requests are under way; send it again"));
+    }
     let headers = RequestHeaders(request.headers());
     let incoming = Incoming {
         method: match *request.method() {
@@ -307,7 +249,9 @@ async fn take(
         now: Utc::now(),
         peer: peer(request, &state.settings.trusted_proxies),
     };
-    match receive_or_fetch(source, &incoming).await? {
+    let received = receive_or_fetch(source, &incoming).await?;
+    within_rate(door, &state.clock)?;
+    match received {
         Received::Ignored { event_type } => Ok(Answer::Ignored(match source.answer() {
             // It waits for this word, whatever was made of the event.
             Some(answer) => in_their_words(answer.status, answer.content_type.clone(), answer.body.clone()),
@@ -418,7 +362,7 @@ fn park(
 ) -> ToPublish {
     let text = headers
         .iter()
-        .filter(|(name, _)| parking::keeps(name.as_str()))
+        .filter(|(name, _)| parking::keeps(name.as_str()) && !source.reads_secret_from(name.as_str()))
         .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())));
     let event = ParkedEvent {
         id: ParkedEvent::new_id(),

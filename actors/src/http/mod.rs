@@ -1,22 +1,35 @@
 //! The HTTP servers: one for webhooks, one for operators. Each is an actor that owns a server with threads of its own.
 
 mod admin;
+mod body;
+mod budget;
 mod certificates;
+mod connection;
 mod ingest;
+mod listener;
+mod peers;
 pub mod problem;
+mod settings;
+mod tls;
 
-pub use admin::{AdminSettings, AdminState, DEFAULT_ADMIN};
-pub use ingest::{IngestSettings, IngestState, IngestTopics};
+pub use admin::AdminState;
+pub use connection::ConnectionLimits;
+pub use ingest::{IngestState, IngestTopics};
+pub use listener::ListenSettings;
+pub use settings::{AdminSettings, IngestSettings};
+pub use tls::TlsSettings;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use actix_web::dev::ServerHandle;
-use actix_web::{App, HttpServer as WebServer, web};
-use tracing::info;
+use actix_server::{Server, ServerHandle};
+use actix_web::web;
+use tracing::{info, warn};
 
 use crate::supervision::Life;
+use peers::Peers;
+use tls::ListenerTls;
 
 /// Which of the two servers.
 #[derive(Clone)]
@@ -27,19 +40,14 @@ pub enum Site {
     Admin(web::Data<AdminState>),
 }
 
-/// Where and how a server listens.
-#[derive(Clone, Debug)]
-pub struct ListenSettings {
-    /// Address and port.
-    pub listen: SocketAddr,
-    /// Threads that serve requests.
-    pub workers: usize,
-    /// Connections that may be open at once; further ones wait in the kernel's queue.
-    pub max_connections: usize,
-    /// How long a client may take to send a request's head.
-    pub head_timeout: Duration,
-    /// How long requests under way may take once the server stops.
-    pub shutdown_timeout: Duration,
+impl Site {
+    /// Adds its routes to a server's.
+    pub fn mount(self, app: &mut web::ServiceConfig) {
+        match self {
+            Site::Ingest(state) => ingest::configure(app, state),
+            Site::Admin(state) => admin::configure(app, state),
+        }
+    }
 }
 
 /// One server. It fails, and is restarted, when it cannot listen or its server ends by itself.
@@ -47,37 +55,36 @@ pub struct HttpServer {
     life: Life,
     settings: ListenSettings,
     site: Site,
+    peers: Arc<Peers>,
+    /// Connections that had been refused when it was logged last, and when that was.
+    told_refused: (u64, Option<Instant>),
 }
+
+/// Refused connections are many where there are any: told at most this often.
+const TELL_EVERY: Duration = Duration::from_secs(60);
 
 impl HttpServer {
     /// A server of `site`; it listens from its start on.
     pub fn new(life: Life, settings: ListenSettings, site: Site) -> Self {
-        Self { life, settings, site }
+        let peers = Peers::new(settings.max_connections_per_peer, settings.trusted_proxies.clone());
+        Self {
+            life,
+            settings,
+            site,
+            peers: Arc::new(peers),
+            told_refused: (0, None),
+        }
     }
 
-    fn serve(&self) -> std::io::Result<actix_web::dev::Server> {
-        let ListenSettings {
-            listen,
-            workers,
-            max_connections,
-            head_timeout,
-            shutdown_timeout,
-        } = self.settings.clone();
-        let site = self.site.clone();
-        let server = WebServer::new(move || {
-            let site = site.clone();
-            App::new().configure(move |app| match site {
-                Site::Ingest(state) => ingest::configure(app, state),
-                Site::Admin(state) => admin::configure(app, state),
-            })
-        })
-        .workers(workers)
-        .max_connections(max_connections.div_ceil(workers.max(1)))
-        .client_request_timeout(head_timeout)
-        .shutdown_timeout(shutdown_timeout.as_secs().max(1))
-        .disable_signals()
-        .bind(listen)?;
-        Ok(server.run())
+    fn serve(&self) -> Result<(Server, Option<ListenerTls>), String> {
+        let listen = self.settings.listen;
+        let tls = self.settings.tls.clone().map(ListenerTls::load).transpose()?;
+        let config = tls.as_ref().map(ListenerTls::server_config).transpose()?;
+        let server = listener::serve(&self.settings, self.site.clone(), self.peers.clone(), config);
+        Ok((
+            server.map_err(|error| format!("cannot listen on {listen}: {error}"))?,
+            tls,
+        ))
     }
 }
 
@@ -85,11 +92,10 @@ impl Actor for HttpServer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let server = match self.serve() {
-            Ok(server) => server,
+        let (server, tls) = match self.serve() {
+            Ok(serving) => serving,
             Err(error) => {
-                self.life
-                    .fail(format!("cannot listen on {}: {error}", self.settings.listen));
+                self.life.fail(error);
                 return ctx.stop();
             }
         };
@@ -100,8 +106,11 @@ impl Actor for HttpServer {
             }
             Site::Admin(_) => "admin",
         };
-        info!(listen = %self.settings.listen, "listening for {name}");
+        info!(listen = %self.settings.listen, tls = tls.is_some(), "listening for {name}");
         self.life.stats().show("listen", self.settings.listen.to_string());
+        if let Some(tls) = tls {
+            ctx.spawn(tls.keep_fresh(self.life.stats().clone()).into_actor(self));
+        }
         let handle = server.handle();
         ctx.spawn(server.into_actor(self).map(|result, act, ctx| {
             if !act.life.token().is_cancelled() {
@@ -117,10 +126,23 @@ impl Actor for HttpServer {
 }
 
 impl HttpServer {
-    fn heartbeat(&self) {
+    fn heartbeat(&mut self) {
         match self.site {
             Site::Ingest(_) => fail::fail_point!("http_server::ingest"),
             Site::Admin(_) => fail::fail_point!("http_server::admin"),
+        }
+        let refused = self.peers.refused();
+        let stats = self.life.stats();
+        stats.show("connections", self.peers.open());
+        stats.show("connections_refused", refused);
+        let (told, at) = self.told_refused;
+        if refused > told && at.is_none_or(|at| at.elapsed() > TELL_EVERY) {
+            let (more, most) = (refused - told, self.settings.max_connections_per_peer);
+            warn!(
+                more,
+                "connections were closed at once: their peers had max_connections_per_peer = {most} already"
+            );
+            self.told_refused = (refused, Some(Instant::now()));
         }
     }
 }

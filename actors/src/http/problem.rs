@@ -19,6 +19,7 @@ pub struct Problem {
     detail: String,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    accept_encoding: Option<&'static str>,
 }
 
 impl Problem {
@@ -30,6 +31,7 @@ impl Problem {
             detail: detail.into(),
             retry_after: None,
             allow: None,
+            accept_encoding: None,
         }
     }
 
@@ -91,6 +93,18 @@ impl Problem {
         )
     }
 
+    /// 415: a compressed body.
+    pub fn coded() -> Self {
+        let mut problem = Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-content-encoding",
+            "Unsupported content encoding",
+            "send the body as it is, without Content-Encoding",
+        );
+        problem.accept_encoding = Some("identity");
+        problem
+    }
+
     /// 429: over the source's rate limit.
     pub fn too_many(wait: Duration) -> Self {
         let mut problem = Self::new(
@@ -150,6 +164,9 @@ impl Problem {
         }
         if let Some(allow) = self.allow {
             response.insert_header((header::ALLOW, allow));
+        }
+        if let Some(codings) = self.accept_encoding {
+            response.insert_header((header::ACCEPT_ENCODING, codings));
         }
         let document = json!({
             "type": format!("urn:hookmill:problem:{}", self.slug),

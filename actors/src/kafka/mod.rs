@@ -3,9 +3,11 @@
 mod probe;
 mod record;
 mod settings;
+mod topic_id;
 pub mod topics;
 
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+pub use rdkafka::error::KafkaError;
+use rdkafka::error::RDKafkaErrorCode;
 
 pub use probe::{Probe, ProbeError, Watermarks};
 pub(crate) use record::{event_headers, new_trace_parent};
@@ -23,4 +25,23 @@ pub(crate) fn is_connection_loss(error: &KafkaError) -> bool {
                 | RDKafkaErrorCode::OperationTimedOut
         )
     )
+}
+
+/// An error for people. What was configured is not repeated: it may be a password under a misspelt name, or on the wrong
+/// line.
+pub fn told(error: &KafkaError) -> String {
+    let KafkaError::ClientConfig(_, why, key, _) = error else {
+        return error.to_string();
+    };
+    let why = match why
+        .strip_prefix("Invalid value \"")
+        .and_then(|rest| rest.rsplit_once("\" for "))
+    {
+        Some((_, of_what)) => format!("Invalid value for {of_what}"),
+        None => why.clone(),
+    };
+    match why.contains(key.as_str()) {
+        true => format!("client configuration: {why}"),
+        false => format!("client configuration: {why} ({key})"),
+    }
 }

@@ -1,27 +1,72 @@
 //! A client that belongs to no group and only asks: a consumer's own connection answers late, because brokers serve a
 //! connection's requests in order and a waiting fetch stands before the question.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::ProducerContext;
 
-use super::KafkaSettings;
+use super::{KafkaSettings, told, topic_id};
 
-/// Silences librdkafka's own log lines of this client: each question has its answer or its error.
-struct Quiet;
+/// Silences librdkafka's own log lines of this client: each question has its answer or its error. What it said last of a
+/// broker is kept, as a broker that cannot be spoken to is answered with silence.
+#[derive(Default)]
+pub(super) struct Quiet {
+    heard: Mutex<Option<Complaint>>,
+}
+
+#[derive(Clone)]
+struct Complaint {
+    code: Option<RDKafkaErrorCode>,
+    reason: String,
+}
+
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, message, "librdkafka (probe)");
+        // A broker that hangs up at once is told of here only.
+        if facility == "FAIL" {
+            self.hear(None, message);
+        }
     }
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka (probe)");
+        let code = error.rdkafka_error_code();
+        // That all are down follows from what was said of each.
+        if code != Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.hear(code, reason);
+        }
     }
 }
 impl ConsumerContext for Quiet {}
+impl ProducerContext for Quiet {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+impl Quiet {
+    /// What says more stays.
+    fn hear(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let complaint = Complaint {
+            code,
+            reason: reason.to_owned(),
+        };
+        if complaint.is_final() || !heard.as_ref().is_some_and(Complaint::is_final) {
+            *heard = Some(complaint);
+        }
+    }
+
+    fn heard(&self) -> Option<Complaint> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
 
 /// Answers questions about the cluster; each call blocks a thread of the blocking pool, for at most its time-out.
 #[derive(Clone)]
@@ -40,11 +85,19 @@ pub struct Watermarks {
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
     /// The brokers did not say it in time, or refused.
-    #[error("{0}")]
+    #[error("{}", told(.0))]
     Kafka(#[from] KafkaError),
     /// The brokers were not reached in time.
     #[error("no broker answered")]
     Silent,
+    /// They were reached, and could not be spoken to.
+    #[error("{reason}; {advice}")]
+    Refused {
+        /// What librdkafka said of the last broker it tried.
+        reason: String,
+        /// What to look at.
+        advice: &'static str,
+    },
     /// The thread that asked is gone.
     #[error("the thread that asked has ended")]
     Interrupted,
@@ -59,7 +112,7 @@ impl Probe {
     pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let mut config = settings.client();
         config.set("enable.auto.commit", "false");
-        Ok(Self(Arc::new(config.create_with_context(Quiet)?)))
+        Ok(Self(Arc::new(config.create_with_context(Quiet::default())?)))
     }
 
     async fn ask<T: Send + 'static>(
@@ -67,9 +120,12 @@ impl Probe {
         question: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, ProbeError> + Send + 'static,
     ) -> Result<T, ProbeError> {
         let client = self.0.clone();
-        tokio::task::spawn_blocking(move || question(&client))
-            .await
-            .map_err(|_| ProbeError::Interrupted)?
+        let asking = tokio::task::spawn_blocking(move || {
+            let answer = question(&client);
+            hear(&client);
+            answer
+        });
+        asking.await.map_err(|_| ProbeError::Interrupted)?
     }
 
     /// The watermarks of one partition.
@@ -101,10 +157,31 @@ impl Probe {
         .await
     }
 
+    /// The id of a topic, which another topic of the same name does not have; `None` where the brokers tell none.
+    pub async fn topic_id(&self, topic: &str, timeout: Duration) -> Result<Option<String>, ProbeError> {
+        let topic = topic.to_owned();
+        self.ask(move |client| Ok(topic_id::topic_id(client.client(), &topic, timeout)?))
+            .await
+    }
+
     /// The cluster's id.
     pub async fn cluster_id(&self, timeout: Duration) -> Result<String, ProbeError> {
-        self.ask(move |client| client.client().fetch_cluster_id(timeout).ok_or(ProbeError::Silent))
-            .await
+        self.ask(move |client| {
+            let begun = Instant::now();
+            loop {
+                if let Some(id) = client.client().fetch_cluster_id(AT_ONCE) {
+                    return Ok(id);
+                }
+                hear(client);
+                let complaint = client.context().heard();
+                // Another broker may be content with us.
+                let hopeless = complaint.as_ref().is_some_and(Complaint::is_final) && begun.elapsed() > ENOUGH;
+                if hopeless || begun.elapsed() > timeout {
+                    return Err(complaint.map_or(ProbeError::Silent, Complaint::into_error));
+                }
+            }
+        })
+        .await
     }
 
     /// What the brokers know of `topic`.
@@ -123,5 +200,41 @@ impl Probe {
             Ok(Some((partitions, i32::try_from(replicas).unwrap_or(i32::MAX))))
         })
         .await
+    }
+}
+
+/// How long one try for the cluster's id may take.
+const AT_ONCE: Duration = Duration::from_millis(200);
+/// After so long a refusal counts as the answer of all brokers.
+const ENOUGH: Duration = Duration::from_secs(3);
+
+/// Lets the client say what it has to say. Nobody reads records by it, and what is not heard would pile up.
+fn hear(client: &BaseConsumer<Quiet>) {
+    while client.poll(Duration::ZERO).is_some() {}
+}
+
+impl Complaint {
+    /// Whether trying again with the same settings is of no use.
+    fn is_final(&self) -> bool {
+        matches!(
+            self.code,
+            Some(RDKafkaErrorCode::SSL | RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)
+        )
+    }
+
+    fn into_error(self) -> ProbeError {
+        let advice = match self.code {
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed) => {
+                "check sasl.mechanism, sasl.username and sasl.password in [kafka.properties]"
+            }
+            Some(RDKafkaErrorCode::SSL) => {
+                "check that ssl.ca.location in [kafka.properties] names the CA of the brokers' certificates, and that kafka.brokers names each host as its certificate does"
+            }
+            _ => "check that it runs, and that security.protocol in [kafka.properties] is what it speaks",
+        };
+        ProbeError::Refused {
+            reason: self.reason,
+            advice,
+        }
     }
 }

@@ -1,12 +1,21 @@
 //! `[kafka]` and `[topics]` of config.toml, and the librdkafka configuration made of them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::producer::BaseProducer;
+use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer};
 
+use super::probe::Quiet;
+use super::told;
+use crate::secret::{SecretError, SecretRef};
+
 /// `[kafka]`: how to reach the brokers. Whatever librdkafka knows can be set through the three tables of properties.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KafkaSettings {
     /// Bootstrap servers, `host:port` with commas between.
@@ -17,7 +26,8 @@ pub struct KafkaSettings {
     pub replication: i32,
     /// A topic's consumer group is `<group_prefix>.<topic>`.
     pub group_prefix: String,
-    /// librdkafka properties for every client: TLS, SASL and the like.
+    /// librdkafka properties for every client: TLS, SASL and the like. A value may be a reference to a secret, in all three
+    /// tables: `env:NAME` or `file:PATH`.
     #[serde(deserialize_with = "properties")]
     pub properties: BTreeMap<String, String>,
     /// librdkafka properties for producers only; they win over `properties`.
@@ -39,6 +49,22 @@ impl Default for KafkaSettings {
             producer: BTreeMap::new(),
             consumer: BTreeMap::new(),
         }
+    }
+}
+
+/// Names the properties and keeps their values, as some are passwords.
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |table: &BTreeMap<String, String>| table.keys().cloned().collect::<Vec<_>>();
+        f.debug_struct("KafkaSettings")
+            .field("brokers", &self.brokers)
+            .field("create_topics", &self.create_topics)
+            .field("replication", &self.replication)
+            .field("group_prefix", &self.group_prefix)
+            .field("properties", &names(&self.properties))
+            .field("producer", &names(&self.producer))
+            .field("consumer", &names(&self.consumer))
+            .finish()
     }
 }
 
@@ -113,9 +139,13 @@ pub(crate) fn is_dead_letter_topic(topic: &str) -> bool {
     topic.ends_with(DEAD_LETTER_SUFFIX)
 }
 
+/// What the protocol has room for.
+const MOST_REPLICAS: i32 = 32_767;
+
 /// Properties that the exactly-once protocol or the promise behind a 202 stands on: config may not change them.
 const FIXED: &[(&str, &str)] = &[
-    ("enable.auto.commit", "DESIGN: the database's offset row is the truth"),
+    ("enable.auto.commit", "the database's offset row is the truth"),
+    ("auto.commit.enable", "the database's offset row is the truth"),
     ("enable.auto.offset.store", "the database's offset row is the truth"),
     ("auto.offset.reset", "a lost position must be noticed, not jumped over"),
     ("enable.idempotence", "a retry must not write a record twice"),
@@ -126,6 +156,25 @@ const FIXED: &[(&str, &str)] = &[
     ),
     ("group.id", "it is made of kafka.group_prefix and the topic"),
     ("bootstrap.servers", "it is kafka.brokers"),
+    ("metadata.broker.list", "it is kafka.brokers"),
+    (
+        "partitioner",
+        "a user's events are in order on the one partition that every producer chooses by the key",
+    ),
+    ("queuing.strategy", "a user's events are sent in their order"),
+    (
+        "transactional.id",
+        "a transactional producer takes nothing outside of a transaction; records are written once without one",
+    ),
+    (
+        "message.timeout.ms",
+        "it follows from ingest.deadline, so that a webhook is answered in time",
+    ),
+    (
+        "delivery.timeout.ms",
+        "it follows from ingest.deadline, so that a webhook is answered in time",
+    ),
+    ("message.max.bytes", "it follows from ingest.body_limit"),
 ];
 
 impl KafkaSettings {
@@ -153,7 +202,49 @@ impl KafkaSettings {
         if self.brokers.trim().is_empty() {
             return Err("kafka.brokers is empty: set it to host:port of at least one broker".to_owned());
         }
+        if self.group_prefix.trim().is_empty() {
+            return Err("kafka.group_prefix is empty: set it, for example to \"hookmill\"".to_owned());
+        }
+        if self.replication != -1 && !(1..=MOST_REPLICAS).contains(&self.replication) {
+            return Err(format!(
+                "kafka.replication = {} is no number of replicas: set it above 0, or to -1 for the brokers' default",
+                self.replication
+            ));
+        }
         Ok(())
+    }
+
+    /// Makes the clients that a start would make, of `topic`, and lets them go again: librdkafka refuses what it does not
+    /// know, and what does not go together, only then. Says which client it was, and what is wrong. Blocks for a moment.
+    pub fn try_clients(&self, topic: &str, delivery_timeout: Duration, record_limit: usize) -> Result<(), String> {
+        let producer: Result<BaseProducer<Quiet>, _> = self
+            .producer(delivery_timeout, record_limit)
+            .create_with_context(Quiet::default());
+        producer.map_err(|error| format!("the producer ([kafka.properties], [kafka.producer]): {}", told(&error)))?;
+        let consumer: Result<BaseConsumer<Quiet>, _> = self.consumer(topic).create_with_context(Quiet::default());
+        consumer.map_err(|error| format!("the consumers ([kafka.properties], [kafka.consumer]): {}", told(&error)))?;
+        Ok(())
+    }
+
+    /// The same with what its references stand for. The error names the property, never a value.
+    pub fn resolved(mut self) -> Result<Self, String> {
+        let tables = [
+            ("properties", &mut self.properties),
+            ("producer", &mut self.producer),
+            ("consumer", &mut self.consumer),
+        ];
+        for (table, properties) in tables {
+            for (key, value) in properties {
+                if !value.starts_with("env:") && !value.starts_with("file:") {
+                    continue;
+                }
+                let resolve = |text: &str| text.parse::<SecretRef>()?.resolve();
+                let secret =
+                    resolve(value).map_err(|error: SecretError| format!("kafka.{table}.\"{key}\": {error}"))?;
+                secret.expose_secret().clone_into(value);
+            }
+        }
+        Ok(self)
     }
 
     /// What every client has.
@@ -166,6 +257,9 @@ impl KafkaSettings {
         config
             .set("reconnect.backoff.ms", "50")
             .set("reconnect.backoff.max.ms", "1000");
+        // A connection whose other end is gone without a word is noticed by a request that is not answered: at the
+        // default of 60 s a partition stands still for a minute.
+        config.set("socket.timeout.ms", "10000");
         config
             .set("socket.keepalive.enable", "true")
             .set("topic.metadata.refresh.interval.ms", "60000");
@@ -174,22 +268,23 @@ impl KafkaSettings {
     }
 
     /// A producer that keeps the promise of a 202: acknowledged by all in-sync replicas, and written once. A record that
-    /// is not acknowledged within `delivery_timeout_ms` is given up; one of more than `record_limit` bytes is not taken.
-    pub fn producer(&self, delivery_timeout_ms: u64, record_limit: usize) -> ClientConfig {
+    /// is not acknowledged within `delivery_timeout` is given up; one of more than `record_limit` bytes is not taken.
+    pub fn producer(&self, delivery_timeout: Duration, record_limit: usize) -> ClientConfig {
         let mut config = self.client();
         // linger 0 and one request in flight: what arrives while a request travels goes with the next (a group commit
         // without a timer). Both are settings as any other.
         config
             .set("linger.ms", "0")
             .set("max.in.flight.requests.per.connection", "1");
-        // The Java clients' default, so that any producer puts a user's events on the same partition.
-        config.set("partitioner", "murmur2_random");
         config
             .set("queue.buffering.max.messages", "50000")
             .set("queue.buffering.max.kbytes", "65536");
         apply(&mut config, &self.producer);
         config.set("acks", "all").set("enable.idempotence", "true");
-        config.set("message.timeout.ms", delivery_timeout_ms.to_string());
+        // The Java clients' default, so that any producer puts a user's events on the same partition.
+        config.set("partitioner", "murmur2_random");
+        // 0 would be no time-out at all.
+        config.set("message.timeout.ms", delivery_timeout.as_millis().max(1).to_string());
         config.set("message.max.bytes", record_limit.to_string());
         config
     }
@@ -253,11 +348,52 @@ mod tests {
         settings.properties.insert("security.protocol".into(), "ssl".into());
         settings.properties.insert("ssl_ca_location".into(), "/ca.pem".into());
         settings.producer.insert("linger.ms".into(), "1".into());
-        let producer = settings.producer(3000, 1 << 20);
+        let producer = settings.producer(Duration::from_secs(3), 1 << 20);
         assert_eq!(producer.get("security.protocol"), Some("ssl"));
         assert_eq!(producer.get("ssl.ca.location"), Some("/ca.pem"));
         assert_eq!(producer.get("linger.ms"), Some("1"));
         assert_eq!(settings.consumer("t").get("linger.ms"), None);
+    }
+
+    #[test]
+    fn a_password_is_a_reference_and_is_never_shown() {
+        let path = std::env::temp_dir().join(format!("hookmill-kafka-secret-{}", std::process::id()));
+        std::fs::write(&path, "hunter2\n").expect("a temporary file");
+        let mut settings = KafkaSettings::default();
+        let reference = format!("file:{}", path.display());
+        settings.properties.insert("sasl.password".into(), reference);
+        settings.producer.insert("ssl.key.password".into(), "hunter3".into());
+        let settings = settings.resolved().expect("the file is there");
+        std::fs::remove_file(&path).expect("the temporary file");
+        assert_eq!(settings.client().get("sasl.password"), Some("hunter2"));
+        let shown = format!("{settings:?}");
+        assert!(shown.contains("sasl.password") && !shown.contains("hunter"), "{shown}");
+        let mut unset = KafkaSettings::default();
+        unset
+            .consumer
+            .insert("sasl.password".into(), "env:HOOKMILL_TEST_NOT_SET".into());
+        let message = unset.resolved().expect_err("the variable is not set");
+        assert!(
+            message.contains("kafka.consumer.\"sasl.password\"") && message.contains("HOOKMILL_TEST_NOT_SET"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_misspelt_property_is_told_without_its_value() {
+        let mut settings = KafkaSettings::default();
+        settings.properties.insert("sasl.pasword".into(), "hunter2".into());
+        let error = settings
+            .client()
+            .create_native_config()
+            .err()
+            .expect("no such property");
+        assert!(error.to_string().contains("hunter2"), "the library repeats it");
+        let message = super::super::told(&error);
+        assert!(
+            message.contains("sasl.pasword") && !message.contains("hunter2"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -268,6 +404,62 @@ mod tests {
             settings
                 .validate()
                 .is_err_and(|e| e.contains("kafka.producer.\"acks\""))
+        );
+        // By their aliases and as the environment writes them, too; and what would be overwritten in silence.
+        for key in [
+            "partitioner",
+            "transactional_id",
+            "queuing.strategy",
+            "metadata.broker.list",
+            "delivery_timeout_ms",
+            "message.timeout.ms",
+            "message.max.bytes",
+            "auto.commit.enable",
+        ] {
+            for table in [0, 1, 2] {
+                let mut settings = KafkaSettings::default();
+                let tables = [&mut settings.properties, &mut settings.producer, &mut settings.consumer];
+                let [properties, producer, consumer] = tables;
+                [properties, producer, consumer][table].insert(key.into(), "x".into());
+                assert!(
+                    settings
+                        .validate()
+                        .is_err_and(|e| e.contains(key) && e.contains("remove the line")),
+                    "{key}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_only_the_clients_notice_is_told_by_client_and_property() {
+        let refused = |change: fn(&mut KafkaSettings)| {
+            let mut settings = KafkaSettings::default();
+            change(&mut settings);
+            settings
+                .try_clients("t", Duration::from_secs(3), 1 << 20)
+                .expect_err("librdkafka refuses it")
+        };
+        let good = KafkaSettings::default().try_clients("t", Duration::from_secs(3), 1 << 20);
+        assert_eq!(good, Ok(()));
+        let unknown = refused(|s| drop(s.producer.insert("no_such".into(), "abc".into())));
+        assert!(
+            unknown.contains("[kafka.producer]") && unknown.contains("no.such"),
+            "{unknown}"
+        );
+        let no_number = refused(|s| drop(s.consumer.insert("session.timeout.ms".into(), "abc".into())));
+        assert!(
+            no_number.contains("[kafka.consumer]") && no_number.contains("session.timeout.ms"),
+            "{no_number}"
+        );
+        // Each is right by itself.
+        let unfit = refused(|s| drop(s.consumer.insert("max.poll.interval.ms".into(), "5000".into())));
+        assert!(unfit.contains("max.poll.interval.ms"), "{unfit}");
+        // A password on the wrong line.
+        let misplaced = refused(|s| drop(s.properties.insert("security.protocol".into(), "hunter2".into())));
+        assert!(
+            misplaced.contains("security.protocol") && !misplaced.contains("hunter2"),
+            "{misplaced}"
         );
     }
 

@@ -29,9 +29,8 @@ impl ParkedStore {
         body_limit: usize,
         patience: Duration,
     ) -> Result<Self, KafkaError> {
-        let timeout_ms = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         let producer = settings
-            .producer(timeout_ms, topics::producer_limit(body_limit))
+            .producer(patience, topics::producer_limit(body_limit))
             .create()?;
         Ok(Self {
             settings,

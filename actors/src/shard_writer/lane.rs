@@ -1,33 +1,26 @@
 //! What a writer does in one cycle: connect if need be, make the claims that wait, then write one statement.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use chrono::Utc;
 use hookmill_schema::partitions::{self, Month};
-use hookmill_schema::{ErrorClass, Part, Row, ShardError, Table, offsets, shard, write};
+use hookmill_schema::{ErrorClass, Part, Row, ShardError, Table, Writer, offsets, shard};
 use tracing::{error, info, warn};
 
+use super::holdings::{Hold, Holdings, Merged, Verdict, Waiting};
 use super::{ANSWER_GRACE, Claim, Claimed, Job, PartitionId, ShardWriterSettings, WriteBatch, WriteOutcome};
 use crate::stats::ActorStats;
-
-/// A partition that this lane has claimed.
-struct Held {
-    claim: u64,
-    epoch: i64,
-    next: i64,
-}
 
 /// A lane's connection and what it has claimed over it.
 pub(super) struct Lane {
     settings: ShardWriterSettings,
     stats: Arc<ActorStats>,
     connection: Option<shard::Connection>,
-    held: HashMap<PartitionId, Held>,
-    /// Claims with a lower number were made by a writer that has ended.
-    first_claim: u64,
+    writer: Writer,
+    holdings: Holdings<PartitionId>,
     /// Attempts in a row that the shard refused or did not answer.
     troubles: u32,
     statements: u64,
@@ -52,8 +45,8 @@ impl Lane {
             settings,
             stats,
             connection: None,
-            held: HashMap::new(),
-            first_claim: CLAIMS.load(Relaxed),
+            writer: Writer::default(),
+            holdings: Holdings::new(CLAIMS.load(Relaxed)),
             troubles: 0,
             statements: 0,
             rows: 0,
@@ -130,7 +123,7 @@ impl Lane {
         // A statement that was under way when the last connection broke may have been committed or not, or still be
         // running: raising the epoch of what we hold waits for it, fences it, and reads the truth.
         let mut topics: HashMap<Arc<str>, Vec<(i32, i64)>> = HashMap::new();
-        for (id, held) in &self.held {
+        for (id, held) in &self.holdings.held {
             topics
                 .entry(id.topic.clone())
                 .or_default()
@@ -156,18 +149,12 @@ impl Lane {
                 topic: topic.clone(),
                 partition: *partition,
             };
-            match ours.iter().find(|(p, _)| p == partition) {
-                Some((_, claimed)) => {
-                    if let Some(held) = self.held.get_mut(&id) {
-                        held.epoch = claimed.epoch;
-                        held.next = claimed.next_offset;
-                    }
-                }
-                None => {
-                    warn!(shard = self.settings.shard, topic = %id.topic, partition = id.partition, "fenced: another instance has claimed the partition");
-                    self.held.remove(&id);
-                }
+            let found = ours.iter().find(|(p, _)| p == partition);
+            if found.is_none() {
+                warn!(shard = self.settings.shard, topic = %id.topic, partition = id.partition, "fenced: another instance has claimed the partition");
             }
+            let found = found.map(|(_, claimed)| (claimed.epoch, claimed.next_offset));
+            self.holdings.reclaimed(&id, found);
         }
     }
 
@@ -178,12 +165,17 @@ impl Lane {
         let Some(connection) = self.connection.as_mut() else {
             return Ok(());
         };
-        let made = offsets::claim(connection, &claim.id.topic, claim.id.partition, &self.settings.owner);
+        let claimant = offsets::Claimant {
+            owner: &self.settings.owner,
+            topic_id: claim.topic_id.as_deref(),
+            halt: claim.halt.as_deref(),
+        };
+        let made = offsets::claim(connection, &claim.id.topic, claim.id.partition, claimant);
         match answered(&self.settings, made).await {
             Err(error) => Err((claim, error)),
-            Ok(made) => {
+            Ok((made, kept)) => {
                 self.all_well();
-                let held = Held {
+                let held = Hold {
                     claim: CLAIMS.fetch_add(1, Relaxed),
                     epoch: made.epoch,
                     next: made.next_offset,
@@ -192,8 +184,9 @@ impl Lane {
                     claim: held.claim,
                     next_offset: held.next,
                     epoch: held.epoch,
+                    kept,
                 };
-                self.held.insert(claim.id, held);
+                self.holdings.held.insert(claim.id, held);
                 // Whoever gave up waiting leaves a claim that nobody uses; the next one raises the epoch again.
                 let _ = claim.reply.send(answer);
                 Ok(())
@@ -201,57 +194,26 @@ impl Lane {
         }
     }
 
-    /// Takes the batches for one statement out of `jobs`: all of the first one's topic, in order, up to the limit of
-    /// rows. Batches that cannot be written any more are answered on the way.
+    /// Takes the batches for one statement out of `jobs`, and answers those that need none.
     fn choose(&self, jobs: &mut VecDeque<Job>) -> Vec<WriteBatch> {
-        let mut chosen: Vec<WriteBatch> = Vec::new();
-        let (mut rows, mut left) = (0, VecDeque::new());
-        let mut expected: HashMap<PartitionId, i64> = HashMap::new();
-        let mut waiting: HashSet<PartitionId> = HashSet::new();
-        while let Some(job) = jobs.pop_front() {
-            let write = match job {
-                Job::Write(write) => write,
-                claim @ Job::Claim(_) => {
-                    left.push_back(claim);
-                    continue;
-                }
-            };
-            // Without an answer its consumer claims again.
-            if write.reply.is_closed() || write.claim < self.first_claim {
-                continue;
-            }
-            let held = match self.held.get(&write.id) {
-                Some(held) if held.claim == write.claim => held,
-                _ => {
-                    answer(write, |_| WriteOutcome::Fenced);
-                    continue;
-                }
-            };
-            if waiting.contains(&write.id) {
-                left.push_back(Job::Write(write));
-                continue;
-            }
-            let stands = expected.get(&write.id).copied().unwrap_or(held.next);
-            if write.batch.next <= stands {
-                // Its statement was committed, and the answer lost with the connection.
-                answer(write, |_| WriteOutcome::Committed);
-                continue;
-            }
-            let other_topic = chosen.first().is_some_and(|first| first.id.topic != write.id.topic);
-            let full = !chosen.is_empty() && rows + write.batch.rows.len() > self.settings.max_rows;
-            if other_topic || full {
-                waiting.insert(write.id.clone());
-                left.push_back(Job::Write(write));
-            } else if write.batch.from != stands {
-                answer(write, WriteOutcome::OutOfStep);
-            } else {
-                rows += write.batch.rows.len();
-                expected.insert(write.id.clone(), write.batch.next);
-                chosen.push(write);
+        let (mut left, mut waiting) = (VecDeque::new(), VecDeque::new());
+        for job in jobs.drain(..) {
+            match job {
+                Job::Write(write) => waiting.push_back(write),
+                claim @ Job::Claim(_) => left.push_back(claim),
             }
         }
+        let choice = self.holdings.choose(waiting, self.settings.max_rows);
+        for (write, verdict) in choice.answered {
+            answer(write, |batch| match verdict {
+                Verdict::Committed => WriteOutcome::Committed,
+                Verdict::OutOfStep => WriteOutcome::OutOfStep(batch),
+                Verdict::Fenced => WriteOutcome::Fenced,
+            });
+        }
+        left.extend(choice.left.into_iter().map(Job::Write));
         *jobs = left;
-        chosen
+        choice.chosen
     }
 
     /// Writes `chosen`, merged if possible, and answers each. What could not be tried goes back to the front of `jobs`.
@@ -265,11 +227,7 @@ impl Lane {
         // Somebody's row is at fault, or two parts met on one state row: each for itself, so that only the guilty one
         // is cut.
         while let Some(write) = waiting.pop_front() {
-            if self
-                .held
-                .get(&write.id)
-                .is_none_or(|held| held.next != write.batch.from)
-            {
+            if !self.holdings.is_in_step(&write) {
                 answer(write, WriteOutcome::OutOfStep);
                 continue;
             }
@@ -284,17 +242,16 @@ impl Lane {
     async fn write(&mut self, chosen: Vec<WriteBatch>) -> Result<(), (Vec<WriteBatch>, Trouble)> {
         let Some(first) = chosen.first() else { return Ok(()) };
         let topic = first.id.topic.clone();
-        let (parts, table) = (self.parts(&chosen), table_of(&chosen));
+        let merged = self.holdings.merge(&chosen);
         let Some(connection) = self.connection.as_mut() else {
-            drop(parts);
             return Err((chosen, Trouble::Later));
         };
+        let (parts, table) = (parts(&merged, &chosen), table_of(&chosen));
         self.statements += 1;
-        let result = answered(&self.settings, write(connection, table, &topic, &parts)).await;
-        let wanted: Vec<(i32, i64, i64)> = parts.iter().map(|p| (p.partition, p.epoch, p.next)).collect();
+        let result = answered(&self.settings, self.writer.write(connection, table, &topic, &parts)).await;
         drop(parts);
         let error = match result {
-            Ok(passed) => return self.passed(chosen, &topic, &wanted, &passed).await,
+            Ok(passed) => return self.passed(chosen, &topic, &merged, &passed).await,
             Err(error) => error,
         };
         match error.class {
@@ -307,48 +264,22 @@ impl Lane {
         }
     }
 
-    /// One part for each partition: consecutive batches of one are one part.
-    fn parts<'a>(&self, chosen: &'a [WriteBatch]) -> Vec<Part<'a>> {
-        let mut parts: Vec<Part<'a>> = Vec::with_capacity(chosen.len());
-        for write in chosen {
-            let rows = write.batch.rows.iter();
-            if let Some(part) = parts.iter_mut().find(|p| p.partition == write.id.partition) {
-                part.next = write.batch.next;
-                part.rows.extend(rows);
-            } else if let Some(held) = self.held.get(&write.id) {
-                let WriteBatch { id, batch, .. } = write;
-                parts.push(Part {
-                    partition: id.partition,
-                    from: batch.from,
-                    next: batch.next,
-                    epoch: held.epoch,
-                    rows: rows.collect(),
-                });
-            }
-        }
-        parts
-    }
-
     /// The statement was committed for the partitions in `passed`. Whether another one is lost, the offset row says.
     async fn passed(
         &mut self,
         chosen: Vec<WriteBatch>,
         topic: &Arc<str>,
-        wanted: &[(i32, i64, i64)],
+        merged: &[Merged<PartitionId>],
         passed: &[i32],
     ) -> Result<(), (Vec<WriteBatch>, Trouble)> {
         self.all_well();
-        for (partition, _, next) in wanted.iter().filter(|(p, ..)| passed.contains(p)) {
-            if let Some(held) = self.held.get_mut(&PartitionId {
-                topic: topic.clone(),
-                partition: *partition,
-            }) {
-                held.next = *next;
-            }
+        let passed = |id: &PartitionId| passed.contains(&id.partition);
+        for part in merged.iter().filter(|part| passed(&part.id)) {
+            self.holdings.moved(&part.id, part.next);
         }
         let mut rest = Vec::new();
         for write in chosen {
-            if passed.contains(&write.id.partition) {
+            if passed(&write.id) {
                 self.rows += write.batch.rows.len() as u64;
                 self.stats.add_handled(write.batch.rows.len() as u64);
                 answer(write, |_| WriteOutcome::Committed);
@@ -358,13 +289,16 @@ impl Lane {
         }
         self.stats.show("statements", self.statements);
         self.stats.show("rows", self.rows);
+        let (copied, refused) = self.writer.copies();
+        self.stats.show("copies", copied);
+        self.stats.show("copies_refused", refused);
         if rest.is_empty() {
             return Ok(());
         }
-        let asked: Vec<(i32, i64)> = wanted
+        let asked: Vec<(i32, i64)> = merged
             .iter()
-            .filter(|(p, ..)| !passed.contains(p))
-            .map(|(p, epoch, _)| (*p, *epoch))
+            .filter(|part| !passed(&part.id))
+            .map(|part| (part.id.partition, part.epoch))
             .collect();
         let Some(connection) = self.connection.as_mut() else {
             return Err((rest, Trouble::Later));
@@ -422,6 +356,42 @@ impl Lane {
             }
         }
         Ok(())
+    }
+}
+
+/// The rows of a statement's parts.
+fn parts<'a>(merged: &[Merged<PartitionId>], chosen: &'a [WriteBatch]) -> Vec<Part<'a>> {
+    let part = |part: &Merged<PartitionId>| Part {
+        partition: part.id.partition,
+        from: part.from,
+        next: part.next,
+        epoch: part.epoch,
+        rows: part.batches.iter().flat_map(|at| &chosen[*at].batch.rows).collect(),
+    };
+    merged.iter().map(part).collect()
+}
+
+impl Waiting<PartitionId> for WriteBatch {
+    fn id(&self) -> &PartitionId {
+        &self.id
+    }
+    fn claim(&self) -> u64 {
+        self.claim
+    }
+    fn from(&self) -> i64 {
+        self.batch.from
+    }
+    fn next(&self) -> i64 {
+        self.batch.next
+    }
+    fn rows(&self) -> usize {
+        self.batch.rows.len()
+    }
+    fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+    fn goes_with(&self, other: &Self) -> bool {
+        self.id.topic == other.id.topic
     }
 }
 

@@ -297,6 +297,11 @@ impl Source {
         self.auth.uses()
     }
 
+    /// Whether a header, named in lower case, holds a secret itself: such a one is not kept.
+    pub fn reads_secret_from(&self, header: &str) -> bool {
+        self.auth.carries_secret(header)
+    }
+
     /// The same for `/stats`.
     pub fn secrets_view(&self) -> Vec<Value> {
         self.auth.view()

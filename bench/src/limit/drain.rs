@@ -1,18 +1,18 @@
-//! The limit of draining: for every lane of every shard a thread that reads its partitions and runs the product's own
-//! statements, one after the other. No group, no supervision, no dead letters; any trouble ends it.
+//! The limit of draining: for every lane of every shard a thread that reads its partitions and runs the one statement that
+//! fences, logs, updates the state and moves the offsets, one after the other. No group, no supervision, no dead letters;
+//! any trouble ends it. It reads with the product's fetch settings, decodes with the product's decoder, and its statement
+//! is the one that the product falls back to: the best single statement we know.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use hookmill_actors::kafka::KafkaSettings;
 use hookmill_schema::shard::{self, lane_of, shard_of};
 use hookmill_schema::{ConnectSettings, Part, Record, Row, Table, offsets, write};
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-
-use crate::product::{DISPUTES, ORDERS};
 
 /// What it must know.
 #[derive(Clone, clap::Args)]
@@ -20,6 +20,12 @@ pub struct Settings {
     /// Kafka.
     #[arg(long)]
     pub brokers: String,
+    /// The orders' topic, as name:partitions.
+    #[arg(long, value_parser = topic)]
+    pub orders: (String, i32),
+    /// The disputes' topic.
+    #[arg(long, value_parser = topic)]
+    pub disputes: (String, i32),
     /// The shards, with commas between.
     #[arg(long, value_delimiter = ',')]
     pub shard_urls: Vec<String>,
@@ -31,7 +37,12 @@ pub struct Settings {
     pub rows: usize,
 }
 
-/// Writes everything that the topics hold, then waits to be killed, so that what it cost can still be read.
+fn topic(text: &str) -> Result<(String, i32)> {
+    let (name, partitions) = text.split_once(':').context("name:partitions")?;
+    Ok((name.to_owned(), partitions.parse()?))
+}
+
+/// Writes everything that the topics hold and will hold, until it is killed.
 pub fn run(settings: Settings) -> Result<()> {
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -44,22 +55,18 @@ pub fn run(settings: Settings) -> Result<()> {
         threads
             .into_iter()
             .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a lane panicked"))?)
-    })?;
-    loop {
-        std::thread::park();
-    }
+    })
 }
 
 /// A topic's partitions on one lane.
 struct Topic {
-    name: &'static str,
+    name: String,
     table: Table,
     partitions: BTreeMap<i32, Position>,
 }
 
 struct Position {
     next: i64,
-    end: i64,
     epoch: i64,
     rows: Vec<Row>,
 }
@@ -77,38 +84,43 @@ impl Lane {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let url = &settings.shard_urls[shard];
         let mut connection = runtime.block_on(shard::connect(url, &ConnectSettings::default()))?;
-        let consumer: BaseConsumer = ClientConfig::new()
-            .set("bootstrap.servers", &settings.brokers)
-            .set("group.id", "limit")
-            .set("enable.auto.commit", "false")
-            .create()?;
+        let kafka = KafkaSettings {
+            brokers: settings.brokers.clone(),
+            ..KafkaSettings::default()
+        };
+        let consumer: BaseConsumer = kafka.consumer("limit").create()?;
         let mut assignment = TopicPartitionList::new();
-        let mut topics = [(ORDERS, Table::Orders), (DISPUTES, Table::Disputes)].map(|((name, count), table)| {
-            let mine = (0..count).filter(|p| {
-                let shards = settings.shard_urls.len();
-                shard_of(*p, shards) == shard && lane_of(*p, shards, settings.lanes) == lane
-            });
-            let at_start = |partition| {
-                let position = Position {
-                    next: 0,
-                    end: 0,
-                    epoch: 0,
-                    rows: Vec::new(),
+        let mut topics =
+            [(&settings.orders, Table::Orders), (&settings.disputes, Table::Disputes)].map(|(topic, table)| {
+                let (name, count) = topic.clone();
+                let mine = (0..count).filter(|p| {
+                    let shards = settings.shard_urls.len();
+                    shard_of(*p, shards) == shard && lane_of(*p, shards, settings.lanes) == lane
+                });
+                let at_start = |partition| {
+                    let position = Position {
+                        next: 0,
+                        epoch: 0,
+                        rows: Vec::new(),
+                    };
+                    (partition, position)
                 };
-                (partition, position)
-            };
-            Topic {
-                name,
-                table,
-                partitions: mine.map(at_start).collect(),
-            }
-        });
+                Topic {
+                    name,
+                    table,
+                    partitions: mine.map(at_start).collect(),
+                }
+            });
         for topic in &mut topics {
             for (partition, position) in &mut topic.partitions {
-                let claimed = runtime.block_on(offsets::claim(&mut connection, topic.name, *partition, "limit"))?;
-                let (_, end) = consumer.fetch_watermarks(topic.name, *partition, Duration::from_secs(20))?;
-                (position.next, position.epoch, position.end) = (claimed.next_offset, claimed.epoch, end);
-                assignment.add_partition_offset(topic.name, *partition, Offset::Offset(claimed.next_offset))?;
+                let claimant = offsets::Claimant {
+                    owner: "limit",
+                    ..offsets::Claimant::default()
+                };
+                let claim = offsets::claim(&mut connection, &topic.name, *partition, claimant);
+                let (claimed, _) = runtime.block_on(claim)?;
+                (position.next, position.epoch) = (claimed.next_offset, claimed.epoch);
+                assignment.add_partition_offset(&topic.name, *partition, Offset::Offset(claimed.next_offset))?;
             }
         }
         consumer.assign(&assignment)?;
@@ -122,26 +134,26 @@ impl Lane {
     }
 
     fn drain(mut self) -> Result<()> {
-        let done = |position: &Position| position.next >= position.end;
-        while !self.topics.iter().flat_map(|t| t.partitions.values()).all(done) {
+        loop {
             self.gather()?;
             for topic in &mut self.topics {
                 self.runtime.block_on(topic.write(&mut self.connection))?;
             }
         }
-        Ok(())
     }
 
-    /// Reads a statement's worth of rows, or what there is.
+    /// Waits for a record, then reads what is there, up to a statement's worth of rows.
     fn gather(&mut self) -> Result<()> {
+        let mut patience = Duration::from_secs(1);
         for _ in 0..self.max_rows {
-            let Some(message) = self.consumer.poll(Duration::from_millis(20)) else {
+            let Some(message) = self.consumer.poll(patience) else {
                 return Ok(());
             };
             let message = message?;
+            patience = Duration::ZERO;
             let topic = self.topics.iter_mut().find(|t| t.name == message.topic());
             let topic = topic.context("a record of an unknown topic")?;
-            let row = Row::decode(topic.table, record_of(&message), topic.name, message.partition())
+            let row = Row::decode(topic.table, record_of(&message), &topic.name, message.partition())
                 .map_err(|(_, why)| why)?;
             let position = topic.partitions.get_mut(&message.partition());
             position.context("a record of another lane")?.rows.push(row);
@@ -166,7 +178,7 @@ impl Topic {
         if parts.is_empty() {
             return Ok(());
         }
-        let passed = write(connection, self.table, self.name, &parts).await?;
+        let passed = write(connection, self.table, &self.name, &parts).await?;
         if passed.len() != parts.len() {
             bail!("somebody else writes to the limit's database");
         }

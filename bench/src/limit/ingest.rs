@@ -15,7 +15,7 @@ use hookmill_actors::kafka::KafkaSettings;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use sha2::Sha256;
 
-use crate::product::{DISPUTES, ORDERS, SECRET};
+use crate::product::SECRET;
 
 /// The header that says `order` or `dispute`, what the product reads in the body.
 pub const KIND: &str = "x-bench-kind";
@@ -26,6 +26,12 @@ pub struct Settings {
     /// Kafka.
     #[arg(long)]
     pub brokers: String,
+    /// The orders' topic.
+    #[arg(long)]
+    pub orders: String,
+    /// The disputes' topic.
+    #[arg(long)]
+    pub disputes: String,
     /// Where to listen.
     #[arg(long)]
     pub listen: SocketAddr,
@@ -34,6 +40,8 @@ pub struct Settings {
 struct State {
     producer: FutureProducer,
     mac: Hmac<Sha256>,
+    orders: String,
+    disputes: String,
 }
 
 /// Serves until it is killed.
@@ -44,8 +52,10 @@ pub fn run(settings: Settings) -> Result<()> {
     };
     let key = STANDARD.decode(SECRET.trim_start_matches("whsec_"))?;
     let state = Data::new(State {
-        producer: kafka.producer(4000, 2 << 20).create()?,
+        producer: kafka.producer(Duration::from_secs(4), 2 << 20).create()?,
         mac: Hmac::new_from_slice(&key).context("no key")?,
+        orders: settings.orders,
+        disputes: settings.disputes,
     });
     actix_web::rt::System::new().block_on(async move {
         let app = move || {
@@ -64,7 +74,7 @@ async fn receive(request: HttpRequest, body: Bytes, state: Data<State>) -> HttpR
         return HttpResponse::Unauthorized().finish();
     };
     let is_dispute = request.headers().get(KIND).is_some_and(|kind| kind == "dispute");
-    let topic = if is_dispute { DISPUTES.0 } else { ORDERS.0 };
+    let topic = if is_dispute { &state.disputes } else { &state.orders };
     let record = FutureRecord::to(topic).key(id).payload(&body[..]);
     match state.producer.send(record, Duration::ZERO).await {
         Ok(_) => HttpResponse::Accepted().body(id.to_owned()),

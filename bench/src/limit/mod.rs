@@ -10,12 +10,41 @@ use anyhow::Result;
 use dev::process::{Process, Program};
 use dev::stack::Stack;
 
+use crate::product::Deployment;
+use crate::workload::Topics;
+
 /// This executable again, as one of the limits. Dropping it kills it.
 pub struct Limit(pub Process);
 
 impl Limit {
+    /// Starts the loop that drains, with the deployment's topics, shards and lanes.
+    pub fn drain(stack: &Stack, name: &str, deployment: &Deployment) -> Result<Self> {
+        let topic = |(name, partitions): &(String, i32)| format!("{name}:{partitions}");
+        let args = [
+            "limit-drain".to_owned(),
+            format!("--brokers={}", stack.brokers()),
+            format!("--orders={}", topic(&deployment.topics.orders)),
+            format!("--disputes={}", topic(&deployment.topics.disputes)),
+            format!("--shard-urls={}", deployment.shard_urls.join(",")),
+            format!("--lanes={}", deployment.lanes),
+        ];
+        Self::start(stack, name, args)
+    }
+
+    /// Starts the handler that takes webhooks at `listen`.
+    pub fn ingest(stack: &Stack, name: &str, topics: &Topics, listen: &str) -> Result<Self> {
+        let args = [
+            "limit-ingest".to_owned(),
+            format!("--brokers={}", stack.brokers()),
+            format!("--orders={}", topics.orders.0),
+            format!("--disputes={}", topics.disputes.0),
+            format!("--listen={listen}"),
+        ];
+        Self::start(stack, name, args)
+    }
+
     /// Starts the hidden subcommand `args[0]`.
-    pub fn start<S: Into<OsString>>(stack: &Stack, name: &str, args: impl IntoIterator<Item = S>) -> Result<Self> {
+    fn start<S: Into<OsString>>(stack: &Stack, name: &str, args: impl IntoIterator<Item = S>) -> Result<Self> {
         let log = stack.dir().join("logs").join(format!("{name}.log"));
         let program = Program::new(name, std::env::current_exe()?, log).args(args);
         Ok(Self(Process::spawn(program)?))

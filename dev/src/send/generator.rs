@@ -97,6 +97,8 @@ pub struct GeneratorSettings {
     pub poison: u64,
     /// How many in all.
     pub count: u64,
+    /// One in so many entities lived in some other month of the last years; 0 for none.
+    pub old_one_in: u32,
     /// Decides everything.
     pub seed: u64,
     /// Part of every id.
@@ -166,7 +168,15 @@ impl Generator {
             user,
             amount: self.rng.random_range(100..200_000),
             step: 0,
-            at: self.base + TimeDelta::seconds(self.rng.random_range(0..300)),
+            at: self.base + TimeDelta::seconds(self.rng.random_range(0..300)) - self.age(),
+        }
+    }
+
+    fn age(&mut self) -> TimeDelta {
+        match self.settings.old_one_in {
+            0 => TimeDelta::zero(),
+            n if self.rng.random_ratio(1, n) => TimeDelta::days(self.rng.random_range(30..3000)),
+            _ => TimeDelta::zero(),
         }
     }
 }

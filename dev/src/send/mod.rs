@@ -237,6 +237,7 @@ pub async fn send_all(args: &SendArgs, secrets: Secrets, ledger: mpsc::Unbounded
             worker: i,
             users: args.users.max(1),
             disputes_percent: args.disputes,
+            old_one_in: 0,
             poison: share(args.poison, i),
             count: share(total, i),
             seed: args.seed,

@@ -8,6 +8,7 @@ fn settings() -> GeneratorSettings {
         worker: 3,
         users: 5,
         disputes_percent: 20,
+        old_one_in: 0,
         poison: 4,
         count: 1000,
         seed: 7,

@@ -1,5 +1,6 @@
 //! Kafka brokers in KRaft mode, each broker and controller at once.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
@@ -8,18 +9,39 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use futures_util::future::try_join_all;
 
-use super::{free_ports, local, proxy_before, until_ready};
+use super::{Secure, free_ports, local, proxy_before, until_ready};
 use crate::fetch::Programs;
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
 
-/// A broker and the proxy before it.
+/// A broker and the proxies before it.
 #[derive(Debug)]
 pub struct Broker {
     process: Process,
     port: u16,
-    proxy: Proxy,
+    secure_port: Option<u16>,
+    proxies: Vec<Proxy>,
+    between: Option<Proxy>,
 }
+
+/// How many proxies there are before each broker.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ways {
+    /// For clients.
+    pub(super) clients: usize,
+    /// One more, by which the other brokers come.
+    pub(super) between: bool,
+}
+
+impl Ways {
+    /// Ports that a broker listens on: one without a proxy, one for controllers, and one behind each proxy.
+    pub(super) fn ports(self) -> usize {
+        2 + self.clients + usize::from(self.between)
+    }
+}
+
+/// The listener by which brokers come where they have proxies between them.
+const BETWEEN: &str = "BETWEEN";
 
 /// Any id will do that does not begin with '-', which the tool would take for an option; it only must be the same for the
 /// brokers of one cluster.
@@ -30,8 +52,14 @@ fn cluster_id() -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(id)
 }
 
-/// Starts a cluster of a broker for every three ports.
-pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Broker>> {
+/// Starts a cluster of a broker for every [`Ways::ports`] ports.
+pub(super) async fn start(
+    programs: &Programs,
+    dir: &Path,
+    ports: &[u16],
+    ways: Ways,
+    secure: Option<&Secure>,
+) -> Result<Vec<Broker>> {
     if ports.is_empty() {
         return Ok(Vec::new());
     }
@@ -55,34 +83,76 @@ pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Res
         Err(_) => ports.to_vec(),
     };
     std::fs::write(&saved, ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "))?;
-    let brokers = ports.len() / 3;
-    let voters: Vec<String> = (0..brokers)
-        .map(|i| format!("{}@127.0.0.1:{}", i + 1, ports[i * 3 + 2]))
+    let sets: Vec<&[u16]> = ports.chunks_exact(ways.ports()).collect();
+    let voters: Vec<String> = (1..)
+        .zip(&sets)
+        .map(|(node, ports)| format!("{node}@127.0.0.1:{}", ports[1]))
         .collect();
-    let voters = voters.join(",");
-    try_join_all((0..brokers).map(|i| {
-        let (id, voters, ports) = (&id, &voters, &ports[i * 3..i * 3 + 3]);
-        async move { one(programs, dir, i, brokers, id, voters, ports).await }
-    }))
-    .await
+    let cluster = Cluster {
+        programs,
+        dir,
+        brokers: sets.len(),
+        id: &id,
+        voters: voters.join(","),
+        ways,
+        secure,
+    };
+    try_join_all(sets.iter().enumerate().map(|(i, ports)| one(&cluster, i, ports))).await
 }
 
-async fn one(
-    programs: &Programs,
-    dir: &Path,
-    i: usize,
+/// What the brokers have in common.
+struct Cluster<'a> {
+    programs: &'a Programs,
+    dir: &'a Path,
     brokers: usize,
-    id: &str,
-    voters: &str,
-    ports: &[u16],
-) -> Result<Broker> {
-    let [port, inner, controller] = *ports else {
-        bail!("a broker needs three ports")
+    id: &'a str,
+    voters: String,
+    ways: Ways,
+    secure: Option<&'a Secure>,
+}
+
+async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
+    let Cluster {
+        programs,
+        dir,
+        brokers,
+        id,
+        voters,
+        ways,
+        secure,
+    } = cluster;
+    let [port, controller, inner @ ..] = ports else {
+        bail!("a broker needs at least two ports")
     };
+    let secure_port = secure.map(|_| free_ports(1)).transpose()?.map(|ports| ports[0]);
+    let securely = secure
+        .map(|secure| secure.of_broker(dir))
+        .transpose()?
+        .unwrap_or_default();
     let data = dir.join(format!("kafka-{i}"));
-    let proxy_port = free_ports(1)?[0];
+    let outer = free_ports(inner.len())?;
+    let mut proxies = Vec::new();
+    let (mut listeners, mut advertised, mut protocols) = (String::new(), String::new(), String::new());
+    for (way, (inner, outer)) in inner.iter().zip(&outer).enumerate() {
+        let name = if way < ways.clients {
+            format!("PROXIED{way}")
+        } else {
+            BETWEEN.to_owned()
+        };
+        write!(listeners, ",{name}://127.0.0.1:{inner}")?;
+        write!(advertised, ",{name}://127.0.0.1:{outer}")?;
+        write!(protocols, ",{name}:PLAINTEXT")?;
+        proxies.push(proxy_before(*outer, *inner).await?);
+    }
+    if let Some(port) = secure_port {
+        write!(listeners, ",SECURE://127.0.0.1:{port}")?;
+        // The name, so that the certificate's is checked against more than an address.
+        write!(advertised, ",SECURE://localhost:{port}")?;
+    }
+    let between = ways.between.then(|| proxies.pop()).flatten();
+    let among = if ways.between { BETWEEN } else { "DIRECT" };
     let config = dir.join(format!("kafka-{i}.properties"));
-    let in_sync = if brokers == 3 { 2 } else { 1 };
+    let in_sync = if *brokers == 3 { 2 } else { 1 };
     std::fs::write(
         &config,
         format!(
@@ -90,10 +160,10 @@ async fn one(
 node.id={node}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{inner},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=DIRECT://127.0.0.1:{port},PROXIED://127.0.0.1:{proxy_port}
-listener.security.protocol.map=DIRECT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT
-inter.broker.listener.name=DIRECT
+listeners=DIRECT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
+advertised.listeners=DIRECT://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=DIRECT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECURE:SASL_SSL{protocols}
+inter.broker.listener.name={among}
 log.dirs={data}
 auto.create.topics.enable=false
 num.partitions=1
@@ -110,7 +180,7 @@ log.segment.bytes=67108864
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2
-",
+{securely}",
             node = i + 1,
             data = data.display(),
         ),
@@ -128,6 +198,9 @@ num.recovery.threads.per.data.dir=2
         format
             .args(["kafka.tools.StorageTool", "format", "-t", id, "-c"])
             .arg(&config);
+        if let Some(secure) = secure {
+            format.args(["--add-scram", &secure.scram()]);
+        }
         let output = tokio::task::spawn_blocking(move || format.output())
             .await?
             .context("java cannot be started: install a JDK of 17 or later")?;
@@ -139,7 +212,7 @@ num.recovery.threads.per.data.dir=2
             );
         }
     }
-    let heap = if brokers == 1 { "-Xmx512m" } else { "-Xmx384m" };
+    let heap = if *brokers == 1 { "-Xmx512m" } else { "-Xmx384m" };
     let mut program = Program::new(format!("kafka-{i}"), "java", log);
     program = program.args([
         "-XX:+UseSerialGC",
@@ -153,8 +226,13 @@ num.recovery.threads.per.data.dir=2
     ]);
     program.args.push(config.into());
     let process = Process::spawn(program)?;
-    let proxy = proxy_before(proxy_port, inner).await?;
-    let broker = Broker { process, port, proxy };
+    let broker = Broker {
+        process,
+        port: *port,
+        secure_port,
+        proxies,
+        between,
+    };
     broker.ready().await?;
     Ok(broker)
 }
@@ -170,9 +248,24 @@ impl Broker {
         local(self.port)
     }
 
-    /// The proxy before it.
+    /// Where it listens for those who come by TLS and a password.
+    pub fn secure_port(&self) -> Option<u16> {
+        self.secure_port
+    }
+
+    /// The first proxy before it.
     pub fn proxy(&self) -> &Proxy {
-        &self.proxy
+        self.proxy_of(0)
+    }
+
+    /// The proxy before it on one of the clients' ways.
+    pub fn proxy_of(&self, way: usize) -> &Proxy {
+        &self.proxies[way]
+    }
+
+    /// The proxy by which the other brokers come, if they do.
+    pub fn proxy_between(&self) -> Option<&Proxy> {
+        self.between.as_ref()
     }
 
     /// Waits until it takes connections; it listens only once it has its part of the cluster's metadata.

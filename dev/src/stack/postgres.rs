@@ -10,29 +10,48 @@ use nix::sys::signal::Signal;
 use nix::unistd::Uid;
 use tokio_postgres::NoTls;
 
-use super::{free_ports, local, proxy_before, until_ready};
+use super::{Secure, free_ports, local, proxy_before, until_ready};
+use crate::disk::Disk;
 use crate::fetch::{Programs, UNPRIVILEGED, reachable_by_others};
 use crate::process::{Process, Program};
 use crate::proxy::Proxy;
 
-/// A shard's server and the proxy before it.
+/// A shard's server and the proxies before it.
 #[derive(Debug)]
 pub struct Shard {
     process: Process,
     port: u16,
-    proxy: Proxy,
+    proxies: Vec<Proxy>,
+    disk: Option<Disk>,
 }
 
-pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16]) -> Result<Vec<Shard>> {
-    try_join_all(ports.iter().enumerate().map(|(i, port)| one(programs, dir, i, *port))).await
+/// How the servers are to be.
+#[derive(Clone, Copy)]
+pub(super) struct Servers<'a> {
+    /// Proxies before each.
+    pub(super) ways: usize,
+    /// Bytes of a file system of its own; `None` for none.
+    pub(super) space: Option<u64>,
+    /// A way in that asks for TLS and a password.
+    pub(super) secure: Option<&'a Secure>,
 }
 
-async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Shard> {
+pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16], servers: Servers<'_>) -> Result<Vec<Shard>> {
+    let shards = ports.iter().enumerate();
+    try_join_all(shards.map(|(i, port)| one(programs, dir, i, *port, servers))).await
+}
+
+async fn one(programs: &Programs, dir: &Path, i: usize, port: u16, servers: Servers<'_>) -> Result<Shard> {
+    let Servers { ways, space, secure } = servers;
     let user = Uid::effective().is_root().then_some(UNPRIVILEGED);
     let home = data_home(dir, user.is_some())?;
     let data = home.join(format!("shard-{i}"));
     let log = dir.join("logs").join(format!("shard-{i}.log"));
     let bin = programs.postgres.join("bin");
+    let disk = match space {
+        Some(bytes) => Some(Disk::mount(&data, bytes)?),
+        None => None,
+    };
     if !data.join("PG_VERSION").exists() {
         std::fs::create_dir_all(&data)?;
         std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o700))?;
@@ -60,6 +79,9 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
             _ => return Err(init.obituary()).context("a shard cannot be set up"),
         }
     }
+    if let Some(secure) = secure {
+        hand_over(&data, user, secure)?;
+    }
     let mut program = Program::new(format!("shard-{i}"), bin.join("postgres"), log);
     program
         .args
@@ -69,18 +91,33 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
         "unix_socket_directories=",
         "shared_buffers=128MB",
         "max_connections=200",
-        "max_wal_size=2GB",
+        if disk.is_some() {
+            "max_wal_size=256MB"
+        } else {
+            "max_wal_size=2GB"
+        },
         "timezone=UTC",
         "log_min_messages=warning",
     ] {
         program = program.args(["-c", setting]);
     }
+    if secure.is_some() {
+        program = program.args(["-c", "ssl=on"]);
+    }
     program.user = user;
     // "Fast": ends sessions and stops in good order.
     program.stop_signal = Signal::SIGINT;
     let process = Process::spawn(program)?;
-    let proxy = proxy_before(free_ports(1)?[0], port).await?;
-    let shard = Shard { process, port, proxy };
+    let mut proxies = Vec::new();
+    for outer in free_ports(ways)? {
+        proxies.push(proxy_before(outer, port).await?);
+    }
+    let shard = Shard {
+        process,
+        port,
+        proxies,
+        disk,
+    };
     shard.ready().await?;
     let exists = shard
         .query_one(
@@ -91,7 +128,25 @@ async fn one(programs: &Programs, dir: &Path, i: usize, port: u16) -> Result<Sha
     if exists == 0 {
         shard.execute("postgres", "CREATE DATABASE hookmill").await?;
     }
+    if let Some(secure) = secure {
+        shard.execute("postgres", &secure.role()).await?;
+    }
     Ok(shard)
+}
+
+/// Puts the certificate and who may come where the server looks for them; a key must be its own.
+fn hand_over(data: &Path, user: Option<u32>, secure: &Secure) -> Result<()> {
+    std::fs::copy(&secure.issued.certificate, data.join("server.crt"))?;
+    let key = data.join("server.key");
+    std::fs::copy(&secure.issued.key, &key)?;
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::write(data.join("pg_hba.conf"), secure.hba())?;
+    for file in ["server.crt", "server.key", "pg_hba.conf"] {
+        if let Some(user) = user {
+            chown(data.join(file), Some(user), Some(user))?;
+        }
+    }
+    Ok(())
 }
 
 /// The data's folder: `dir`, unless the user that Postgres runs as cannot come there.
@@ -122,9 +177,19 @@ impl Shard {
         &self.process
     }
 
-    /// The proxy before it.
+    /// The first proxy before it.
     pub fn proxy(&self) -> &Proxy {
-        &self.proxy
+        self.proxy_of(0)
+    }
+
+    /// The proxy before it on one of the ways.
+    pub fn proxy_of(&self, way: usize) -> &Proxy {
+        &self.proxies[way]
+    }
+
+    /// The file system that it has for itself, if it has.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
     }
 
     /// The URL of one of its databases.
@@ -132,9 +197,14 @@ impl Shard {
         format!("postgres://hookmill@{}/{database}", local(self.port))
     }
 
-    /// The same by way of the proxy.
-    pub fn proxied_url(&self, database: &str) -> String {
-        format!("postgres://hookmill@{}/{database}", self.proxy.address())
+    /// The same on one of the ways with a proxy.
+    pub fn proxied_url_of(&self, way: usize, database: &str) -> String {
+        format!("postgres://hookmill@{}/{database}", self.proxy_of(way).address())
+    }
+
+    /// The URL by which somebody comes to a database under the server's name `host`; with `query`, which may say how.
+    pub fn url_of(&self, user: &str, password: &str, host: &str, database: &str, query: &str) -> String {
+        format!("postgres://{user}:{password}@{host}:{}/{database}?{query}", self.port)
     }
 
     /// A connection for tests and set-up.

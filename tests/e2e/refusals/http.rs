@@ -259,6 +259,11 @@ fn too_many_requests() {
         let mut wire = Wire::to(&instance).await;
         let body = good_order();
         let body = body.as_bytes();
+        // Whoever cannot sign uses up nobody's share.
+        for _ in 0..5 {
+            let answer = wire.request("POST", "/webhooks/limited", &[], body).await;
+            answer.is_problem(401, "signature-missing");
+        }
         let mut statuses = Vec::new();
         for _ in 0..5 {
             let answer = wire

@@ -23,9 +23,9 @@ fn kafka_away_or_too_many_under_way() {
         let mut wire = Wire::to(&instance).await;
         wire.works_on("the start").await;
 
-        // Three bodies on their way are as many as there may be. "100 Continue" says that each is under way.
+        // Bodies that take their time keep nobody out. "100 Continue" says that each is being read.
         let mut slow = Vec::new();
-        for _ in 0..3 {
+        for _ in 0..5 {
             let mut wire = Wire::to(&instance).await;
             let head = head("POST", "/webhooks/standard", &headers("slow"));
             let length = body.len();
@@ -34,15 +34,37 @@ fn kafka_away_or_too_many_under_way() {
             assert_eq!(wire.answer(true).await.status, 100);
             slow.push(wire);
         }
+        wire.works_on("five slow bodies").await;
+
+        // Three that wait for Kafka are as many as there may be.
+        stack.kafka(0).proxy().black_hole();
+        for wire in &mut slow[..3] {
+            wire.send(body).await;
+        }
+        // Their bodies are read in a moment, and then wait for 2 s.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let begun = Instant::now();
         let answer = wire
             .request("POST", "/webhooks/standard", &headers("fourth"), body)
             .await;
-        answer.is_problem(503, "unavailable");
+        let detail = answer.is_problem(503, "unavailable");
+        assert!(
+            detail.contains("under way") && begun.elapsed() < Duration::from_secs(1),
+            "{detail}"
+        );
         assert!(answer.retry_after() >= 1);
-        for wire in &mut slow {
-            wire.send(body).await;
-            assert_eq!(wire.answer(true).await.status, 202);
+        for wire in &mut slow[..3] {
+            wire.answer(true).await.is_problem(503, "unavailable");
         }
+        stack.kafka(0).proxy().restore();
+        for wire in &mut slow[3..] {
+            wire.send(body).await;
+        }
+        until("Kafka is back", Duration::from_secs(30), async || {
+            let back = wire.request("POST", "/webhooks/standard", &headers("back"), body).await;
+            back.status == 202
+        })
+        .await;
         wire.works_on("the crowd").await;
 
         for silent in [false, true] {

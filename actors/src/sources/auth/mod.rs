@@ -317,6 +317,12 @@ impl Auth {
         })
     }
 
+    /// Whether a header, named in lower case, holds a secret itself, not what was made with one.
+    pub(super) fn carries_secret(&self, header: &str) -> bool {
+        let carries = |scheme: &Scheme| matches!(scheme, Scheme::Token(token, _) if token.is_in(header));
+        self.schemes.iter().any(carries)
+    }
+
     /// The headers that the provider would send with this request, where the scheme can be signed with what is at hand.
     pub(super) fn sign<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Option<Vec<(String, String)>> {
         self.schemes.iter().find_map(|scheme| match scheme {

@@ -33,10 +33,27 @@ impl Content {
             return Err("has {timestamp} in auth.content, but auth.timestamp does not say where it stands")
                 .under("content");
         }
+        if let Some(place) = &config.timestamp
+            && !content.signs_time(place)
+        {
+            return Err("does not have {timestamp} in auth.content: a time that is not signed proves no age, as anybody could send an old request with a new one. Add it as the sender signs it, or leave auth.timestamp out")
+                .under("content");
+        }
         if content.0.contains(&Part::Secret) {
             return Err("has {secret} in auth.content: it is the key, and no part of what is signed").under("content");
         }
         Ok(content)
+    }
+
+    /// Whether the time that stands at `place` is part of what is signed, by this name or as the header that it is.
+    fn signs_time(&self, place: &str) -> bool {
+        self.0.iter().any(|part| match part {
+            Part::Timestamp => true,
+            Part::Header(name) => place
+                .strip_prefix("header:")
+                .is_some_and(|header| header.trim().eq_ignore_ascii_case(name)),
+            Part::Text(_) | Part::Body | Part::Crc32 | Part::Secret => false,
+        })
     }
 
     /// Compiles `text`. Fails if the body is no part of it.

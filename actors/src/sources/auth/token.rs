@@ -67,6 +67,11 @@ impl Token {
             .ok_or(AuthError::Wrong)
     }
 
+    /// Whether the token stands in this header.
+    pub(super) fn is_in(&self, header: &str) -> bool {
+        self.header == header
+    }
+
     /// The header as the provider would send it, with the first secret. The secret is what it says.
     pub(super) fn header(&self, secret: &str, basic: bool) -> (String, String) {
         let text = match basic {

@@ -1,0 +1,218 @@
+//! How fresh the tables are: from received to committed, in steady state.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use chrono::Utc;
+use dev::send::Webhook;
+use dev::stack::{Options, Stack};
+use hookmill_actors::kafka::KafkaSettings;
+use hookmill_schema::Kind;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use serde_json::json;
+use tokio_postgres::{Client, NoTls};
+
+use crate::drain::{Watch, drop_databases, prepare};
+use crate::limit::Limit;
+use crate::product::{Deployment, Part, Product};
+use crate::report::{Comparison, Figures, Meter};
+use crate::workload::{self, Topics};
+
+/// Settling before what counts.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// What to measure.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Events a second, several with commas between.
+    #[arg(long, value_delimiter = ',', default_value = "500,2000,5000")]
+    pub rates: Vec<u32>,
+    /// How long each side is measured at each rate.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// How often both sides are measured.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: usize,
+    /// Use the release binary that is there, rather than have cargo bring it up to date.
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+/// Runs the measurement.
+pub async fn run(args: Args) -> Result<()> {
+    let product = Product::find(args.no_build).await?;
+    for comparison in compare(&product, &args).await? {
+        println!("{}", comparison.json("fresh"));
+    }
+    Ok(())
+}
+
+/// Each rate in its own comparison.
+pub async fn compare(product: &Product, args: &Args) -> Result<Vec<Comparison>> {
+    eprintln!("starting Kafka and two shards");
+    let stack = Stack::start(Options::default()).await?;
+    for shard in stack.shards() {
+        // Postgres then knows when each row was committed.
+        let set = "ALTER SYSTEM SET track_commit_timestamp = on";
+        shard.execute("postgres", set).await?;
+        shard.restart().await?;
+    }
+    let mut comparisons = Vec::new();
+    for rate in &args.rates {
+        let settings = json!({ "rate": rate, "seconds": args.seconds });
+        let mut comparison = Comparison::new(format!("fresh, {rate} events/s"), settings);
+        for round in 1..=args.rounds {
+            for is_ours in [round % 2 == 1, round % 2 == 0] {
+                let side = if is_ours { "ours" } else { "limit" };
+                let name = format!("fresh_{side}_{rate}_{round}");
+                let seconds = Duration::from_secs(args.seconds);
+                let figures = measure(product, &stack, &name, is_ours, *rate, seconds).await;
+                comparison.add(round, is_ours, figures.with_context(|| name)?);
+            }
+        }
+        comparisons.push(comparison);
+    }
+    stack.stop().await;
+    Ok(comparisons)
+}
+
+async fn measure(
+    product: &Product,
+    stack: &Stack,
+    name: &str,
+    is_ours: bool,
+    rate: u32,
+    seconds: Duration,
+) -> Result<Figures> {
+    let topics = Topics::shipped(name);
+    let urls = stack.create_databases(name).await?;
+    prepare(stack, &urls).await?;
+    let deployment = Deployment::new(name, &topics, urls.clone());
+    product.create_topics(stack, &deployment).await?;
+    let (ours, limit) = if is_ours {
+        (
+            Some(product.serve(stack, name, Part::Writers, &deployment).await?),
+            None,
+        )
+    } else {
+        (None, Some(Limit::drain(stack, name, &deployment)?))
+    };
+    let process = match (&ours, &limit) {
+        (Some(instance), _) => &instance.process,
+        (None, Some(limit)) => &limit.0,
+        (None, None) => bail!("there are two sides"),
+    };
+    let sender = Sender::start(stack.brokers(), topics, rate)?;
+    let watch = Watch::start(&urls).await?;
+    until(&watch, 1).await?;
+    tokio::time::sleep(WARM_UP).await;
+    let (from, before) = (Utc::now(), watch.written().await?);
+    let meter = Meter::start(process.pid(), stack)?;
+    tokio::time::sleep(seconds).await;
+    let to = Utc::now();
+    let mut figures = meter.read(watch.written().await? - before)?;
+    let sent = sender.stop()?;
+    until(&watch, sent)
+        .await
+        .with_context(|| process.obituary().to_string())?;
+    figures.latency_ms = Some(latencies(&urls, from, to).await?);
+    drop((ours, limit, watch));
+    drop_databases(stack, name).await?;
+    Ok(figures)
+}
+
+/// Waits until so many records are written.
+async fn until(watch: &Watch, records: u64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while watch.written().await? < records {
+        if Instant::now() > deadline {
+            bail!("{} of {records} are written after a minute", watch.written().await?);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Median and 99th percentile, in ms, over the events received between two times on all shards.
+async fn latencies(urls: &[String], from: chrono::DateTime<Utc>, to: chrono::DateTime<Utc>) -> Result<(f64, f64)> {
+    let mut all = Vec::new();
+    for url in urls {
+        let (client, connection): (Client, _) = tokio_postgres::connect(url, NoTls).await?;
+        tokio::spawn(connection);
+        let sql = format!(
+            "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin) - received_at) * 1000)::float8 FROM order_events
+             WHERE received_at BETWEEN '{}' AND '{}'",
+            from.to_rfc3339(),
+            to.to_rfc3339()
+        );
+        for row in client.query(&sql, &[]).await? {
+            all.push(row.try_get::<_, f64>(0)?);
+        }
+    }
+    if all.is_empty() {
+        bail!("no event was received and committed in the measured time");
+    }
+    all.sort_by(f64::total_cmp);
+    let percentile = |p: usize| all[(all.len() - 1) * p / 100];
+    Ok((percentile(50), percentile(99)))
+}
+
+/// Puts events on the orders' topic at a steady rate, from a thread of its own.
+pub struct Sender {
+    stop: std::sync::Arc<std::sync::atomic::AtomicBool>,
+    thread: std::thread::JoinHandle<Result<u64>>,
+}
+
+impl Sender {
+    /// Starts sending.
+    pub fn start(brokers: String, topics: Topics, rate: u32) -> Result<Self> {
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = stop.clone();
+        let kafka = KafkaSettings {
+            brokers,
+            ..KafkaSettings::default()
+        };
+        let producer: BaseProducer = kafka.producer(Duration::from_secs(60), 2 << 20).create()?;
+        let thread = std::thread::Builder::new().name("sender".to_owned()).spawn(move || {
+            let mut sender = workload::generators(&["standard"], 1, 1, &topics.orders.0).remove(0);
+            let mut webhook = sender.next().context("a webhook")?;
+            let began = Instant::now();
+            let mut sent = 0_u64;
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                // What is due by now: a late wake-up is made up for, as arrivals do not wait.
+                let due = (began.elapsed().as_secs_f64() * f64::from(rate)) as u64;
+                while sent < due {
+                    send(&producer, &topics, &mut webhook, sent)?;
+                    sent += 1;
+                }
+                producer.poll(Duration::from_millis(1));
+            }
+            producer.flush(Duration::from_secs(20))?;
+            Ok(sent)
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it; how many it sent.
+    pub fn stop(self) -> Result<u64> {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.thread.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
+    }
+}
+
+fn send(producer: &BaseProducer, topics: &Topics, webhook: &mut Webhook, number: u64) -> Result<()> {
+    // Four events for each order, close in time.
+    let order = number / 4;
+    let mixed = order.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    webhook.expect.order_id = format!("ord_{mixed:016x}");
+    webhook.expect.event_id = format!("msg_{mixed:016x}s{}", number % 4);
+    webhook.expect.occurred_at = Utc::now();
+    let user = format!("user-{mixed:016x}");
+    let value = workload::encode(webhook, Kind::Order, &user)?;
+    let record = BaseRecord::to(&topics.orders.0)
+        .key(&user)
+        .payload(&value)
+        .headers(workload::headers());
+    producer.send(record).map_err(|(error, _)| error)?;
+    Ok(())
+}
