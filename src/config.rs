@@ -142,6 +142,7 @@ impl Default for PostgresSettings {
             lanes: two(),
             migrate_on_start: yes(),
             connect_timeout: five_seconds(),
+            start_timeout: ten_seconds(),
             statement_timeout: thirty_seconds(),
             lock_timeout: ten_seconds(),
         }

@@ -39,7 +39,7 @@ pub fn all() -> Sources {
 
 const RULE: &str = r#"map = [{ name = "any", kind = "order", event_id = ["/id", "header:x-id"], event_type = "/type",
     occurred_at = { from = "/at", as = "rfc3339" }, order_id = "/order", user_id = ["/user", "o:{/order}"],
-    amount = { from = "/amount", unit = "major" }, currency = "/currency", entity_version = "/version",
+    amount = { from = "/amount", unit = "major" }, currency = "/currency", version = "/version",
     status = [{ from = "/status", map = { paid = "paid", open = "pending" } }] }]"#;
 
 fn compile(text: &str) -> Sources {
