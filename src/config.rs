@@ -230,7 +230,8 @@ impl Config {
                 path.display()
             );
         }
-        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = explain::text(path, bytes)?;
         explain::well_formed(path, &text)?;
         let figment = Figment::new().merge(Toml::file_exact(path)).merge(
             Env::prefixed("HOOKMILL_")

@@ -8,6 +8,18 @@ use hookmill_actors::sources::nearest;
 
 use super::locate;
 
+/// A file's text; TOML is UTF-8.
+pub fn text(path: &Path, bytes: Vec<u8>) -> Result<String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..valid].iter().filter(|byte| **byte == b'\n').count() + 1;
+        anyhow::anyhow!(
+            "{}, line {line}: a byte there is not UTF-8; save the file as UTF-8",
+            path.display()
+        )
+    })
+}
+
 /// That the file is TOML. The parser would quote the line, and a password in it.
 pub fn well_formed(path: &Path, text: &str) -> Result<()> {
     let Err(error) = toml::de::DeTable::parse(text) else {

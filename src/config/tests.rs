@@ -1,6 +1,6 @@
 use super::*;
 
-fn load(text: &str) -> Result<Config> {
+fn load(text: impl AsRef<[u8]>) -> Result<Config> {
     let dir = std::env::temp_dir().join(format!(
         "hookmill-config-{}-{:?}",
         std::process::id(),
@@ -16,7 +16,7 @@ fn load(text: &str) -> Result<Config> {
 
 const SMALLEST: &str = "[postgres]\nshard_urls = \"postgres://a@h/x, postgres://a@h/y\"\n";
 
-fn refusal(text: &str) -> String {
+fn refusal(text: impl AsRef<[u8]>) -> String {
     format!("{:#}", load(text).expect_err("the configuration is wrong"))
 }
 
@@ -25,6 +25,12 @@ fn the_smallest_one_has_defaults_for_the_rest() {
     let config = load(SMALLEST).expect("it is complete");
     assert_eq!(config.topics.orders.partitions, 12);
     assert_eq!(config.shard_urls().expect("two literal URLs").len(), 2);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_told_with_their_line() {
+    let message = refusal(b"[kafka]\n# caf\xe9\n");
+    assert!(message.contains("line 2") && message.contains("UTF-8"), "{message}");
 }
 
 #[test]
