@@ -52,6 +52,10 @@ fn signed(source: &Source, headers: &[(&str, &str)], body: &[u8], what: u8) {
     let Some(added) = source.sign(&Incoming::post(&headers[..], body, now)) else {
         return;
     };
+    if added.is_empty() {
+        // Its signatures stand in the events.
+        return;
+    }
     let given = |name: &str| added.iter().any(|(new, _)| new.eq_ignore_ascii_case(name));
     let mut all: Vec<(&str, &str)> = headers.iter().copied().filter(|(name, _)| !given(name)).collect();
     all.extend(added.iter().map(|(name, value)| (name.as_str(), value.as_str())));

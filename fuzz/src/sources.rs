@@ -37,9 +37,9 @@ pub fn all() -> Sources {
     compile(&text.replace("RULES", RULE))
 }
 
-const RULE: &str = r#"map = [{ name = "any", kind = "order", event_id = ["/id", "header:x-id"], event_type = "/type",
+const RULE: &str = r#"map = [{ name = "any", when = { "/type" = ["paid", "open"] }, kind = "order", event_id = ["/id", "header:x-id"], event_type = "/type",
     occurred_at = { from = "/at", as = "rfc3339" }, order_id = "/order", user_id = ["/user", "o:{/order}"],
-    amount = { from = "/amount", unit = "major" }, currency = "/currency", entity_version = "/version",
+    amount = { from = "/amount", unit = "major" }, currency = "/currency", version = "/version",
     status = [{ from = "/status", map = { paid = "paid", open = "pending" } }] }]"#;
 
 fn compile(text: &str) -> Sources {
