@@ -275,7 +275,6 @@ async fn refused_starts(world: &World, heard: &mut Heard) {
     let bad_variables = [
         ("HOOKMILL_ADMIN__TOKEN", format!("[{ADMIN}]")),
         ("HOOKMILL_KAFKA__PROPERTIES__SASL_PASWORD", SASL.to_owned()),
-        ("HOOKMILL_KAFKA__PROPERTIES__SASL_PASSWORD", format!("[\"{SASL}\"]")),
         (
             "HOOKMILL_POSTGRES__SHARD_URLS",
             format!("postgres://x:{SHARD}@127.0.0.1:1/y"),
