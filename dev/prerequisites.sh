@@ -3,6 +3,7 @@
 
 # Debian packages: a C compiler and make for librdkafka and ring, headers for its TLS and compression, a JDK and Maven for
 # Kafka and Postgres, xz for the latter's archive; valgrind for the test that counts instructions.
+# No cmake: librdkafka is built by its own configure and make.
 packages=()
 
 need() { # need COMMAND PACKAGE...

@@ -355,6 +355,7 @@ mod tests {
             next_offset,
             epoch,
             kept,
+            lease: Arc::new(()),
         }
     }
 

@@ -2,6 +2,7 @@
 //! replicas have the record.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix::prelude::*;
@@ -124,16 +125,16 @@ impl Producer {
             headers,
             reply,
         } = publish;
-        let mut record: BaseRecord<'_, [u8], [u8], Box<Reply>> =
-            BaseRecord::with_opaque_to(&topic, Box::new(reply)).headers(headers);
+        let waiting = Waiting::new(reply, self.life.stats());
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Waiting>> =
+            BaseRecord::with_opaque_to(&topic, Box::new(waiting)).headers(headers);
         record.partition = partition;
         record.key = key.as_deref();
         record.payload = value.as_deref();
         if let Err((error, record)) = client.send(record) {
             let error = PublishError::from(error);
             self.life.stats().record_error(&error.to_string());
-            // Who asked may have stopped waiting.
-            let _ = record.delivery_opaque.send(Err(error));
+            record.delivery_opaque.tell(Err(error));
         }
     }
 }
@@ -186,6 +187,35 @@ impl Handler<Publish> for Producer {
 
 type Reply = oneshot::Sender<Result<Delivery, PublishError>>;
 
+/// Who waits for a record's acknowledgement; counted in the actor's queue for as long as there is none.
+struct Waiting {
+    reply: Option<Reply>,
+    stats: Arc<ActorStats>,
+}
+
+impl Waiting {
+    fn new(reply: Reply, stats: &Arc<ActorStats>) -> Self {
+        stats.queue_depth.fetch_add(1, Relaxed);
+        Self {
+            reply: Some(reply),
+            stats: stats.clone(),
+        }
+    }
+
+    fn tell(mut self, outcome: Result<Delivery, PublishError>) {
+        if let Some(reply) = self.reply.take() {
+            // Who asked may have stopped waiting.
+            let _ = reply.send(outcome);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.stats.queue_depth.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Hands each delivery report to who waits for it, straight from librdkafka's thread.
 struct Deliveries {
     stats: Arc<ActorStats>,
@@ -209,9 +239,9 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Reply>;
+    type DeliveryOpaque = Box<Waiting>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, reply: Box<Reply>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Box<Waiting>) {
         let outcome = match result {
             Ok(message) => {
                 self.stats.add_handled(1);
@@ -226,6 +256,6 @@ impl ProducerContext for Deliveries {
                 Err(error)
             }
         };
-        let _ = reply.send(outcome);
+        waiting.tell(outcome);
     }
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer};
 pub enum SecretRef {
     /// In an environment variable.
     Env(String),
-    /// In a file, without the line break at its end.
+    /// In a file, without the line break at its end; its path is relative to the working directory.
     File(PathBuf),
 }
 
@@ -73,7 +73,12 @@ impl SecretRef {
             SecretRef::Env(name) => std::env::var(name).map_err(|_| SecretError::Unset(name.clone()))?,
             SecretRef::File(path) => {
                 let wrong = |error: std::io::Error| SecretError::Unreadable {
-                    path: path.display().to_string(),
+                    // It may be relative to a working directory that is not the one that was meant.
+                    path: std::path::absolute(path)
+                        .as_deref()
+                        .unwrap_or(path)
+                        .display()
+                        .to_string(),
                     why: error.to_string(),
                 };
                 let text = std::fs::read_to_string(path).map_err(wrong)?;

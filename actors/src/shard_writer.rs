@@ -60,6 +60,8 @@ pub struct Claimed {
     pub epoch: i64,
     /// What else the shard keeps about the partition.
     pub kept: Kept,
+    /// Held for as long as the partition is read: without it the writer lets the claim go.
+    pub lease: Arc<()>,
 }
 
 /// Write a batch of a claimed partition.

@@ -51,7 +51,7 @@ pub struct Failure {
     pub sqlstate: Option<String>,
     /// For people.
     pub message: String,
-    /// How often writing it was tried.
+    /// How often it was tried, alone or with others of its partition.
     pub attempts: i32,
     /// When it failed first.
     pub first_failed_at: DateTime<Utc>,

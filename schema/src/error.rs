@@ -10,6 +10,8 @@ use tokio_postgres::error::{DbError, Severity, SqlState};
 pub enum ErrorClass {
     /// A row is at fault (classes 22 and 23, and 54: too long for an index, too deep): isolate it, then dead-letter it.
     Row,
+    /// The server gave up for the time it took: make it smaller, then try again. Never a row's fault.
+    TooSlow,
     /// Two parts of a merged statement met on one state row: write them one by one.
     Split,
     /// The server said no to all of it and the connection is usable: wait and try again.
@@ -104,6 +106,10 @@ fn classify(code: &str, constraint: Option<&str>) -> ErrorClass {
     if ["57P01", "57P02", "57P03", "57P04", "57P05", "25006"].contains(&code) {
         return ErrorClass::Connection;
     }
+    // The statement's time-out; an operator's cancel looks the same.
+    if code == SqlState::QUERY_CANCELED.code() {
+        return ErrorClass::TooSlow;
+    }
     match code.get(..2) {
         Some("22" | "23" | "54") => ErrorClass::Row,
         Some("08") => ErrorClass::Connection,
@@ -129,7 +135,7 @@ mod tests {
             ("21000", ErrorClass::Split),
             ("08006", ErrorClass::Connection),
             ("57P01", ErrorClass::Connection),
-            ("57014", ErrorClass::Retry),
+            ("57014", ErrorClass::TooSlow),
             ("40P01", ErrorClass::Retry),
             ("53100", ErrorClass::Retry),
             ("53300", ErrorClass::Retry),

@@ -178,6 +178,11 @@ async fn kafka(config: &Config, report: &mut Report) -> Option<String> {
                 let wanted = config.kafka.replication;
                 report.add(Level::Warn, subject, format!("has {actual} replicas, kafka.replication says {wanted}: add replicas with kafka-reassign-partitions.sh"));
             }
+            (TopicFinding::OneAcknowledges { replicas }, None) => {
+                let name = &topic.name;
+                report.add(Level::Warn, subject, format!("has {replicas} replicas and min.insync.replicas = 1: a webhook may be acknowledged while only one broker has it, and lost with that one. \
+                     kafka-configs.sh --alter --topic {name} --add-config min.insync.replicas=2"));
+            }
             (_, None) => report.add(
                 Level::Ok,
                 subject,

@@ -218,7 +218,7 @@ fn is_absence(error: &anyhow::Error) -> bool {
             Some(IdentityError::Mismatch(_)) | None => None,
         });
     shard.is_some_and(|shard| match shard.class {
-        ErrorClass::Connection | ErrorClass::Retry => true,
+        ErrorClass::Connection | ErrorClass::Retry | ErrorClass::TooSlow => true,
         ErrorClass::Row | ErrorClass::Split | ErrorClass::MissingPartition | ErrorClass::Schema => false,
     })
 }

@@ -64,7 +64,7 @@ pub async fn examine(config: &Config, probe: &Probe) -> Result<Vec<(TopicSetting
 /// Why a topic cannot be used, for people; `None` if it can.
 pub fn explain(config: &Config, topic: &TopicSettings, finding: &Finding) -> Option<String> {
     match finding {
-        Finding::Fits | Finding::FewerReplicas { .. } => None,
+        Finding::Fits | Finding::FewerReplicas { .. } | Finding::OneAcknowledges { .. } => None,
         Finding::Missing => Some(format!(
             "topic {} does not exist: run `hookmill topics create`, or set kafka.create_topics = true",
             topic.name

@@ -18,8 +18,8 @@ pub struct Problem {
     title: &'static str,
     detail: String,
     retry_after: Option<Duration>,
-    allow: Option<&'static str>,
-    accept_encoding: Option<&'static str>,
+    /// One that its status asks for.
+    header: Option<(&'static str, &'static str)>,
 }
 
 impl Problem {
@@ -30,8 +30,7 @@ impl Problem {
             title,
             detail: detail.into(),
             retry_after: None,
-            allow: None,
-            accept_encoding: None,
+            header: None,
         }
     }
 
@@ -53,7 +52,7 @@ impl Problem {
             "Method not allowed",
             format!("use {allow}"),
         );
-        problem.allow = Some(allow);
+        problem.header = Some(("allow", allow));
         problem
     }
 
@@ -101,7 +100,7 @@ impl Problem {
             "Unsupported content encoding",
             "send the body as it is, without Content-Encoding",
         );
-        problem.accept_encoding = Some("identity");
+        problem.header = Some(("accept-encoding", "identity"));
         problem
     }
 
@@ -131,12 +130,14 @@ impl Problem {
 
     /// 401: the operator's token is missing or wrong.
     pub fn token() -> Self {
-        Self::new(
+        let mut problem = Self::new(
             StatusCode::UNAUTHORIZED,
             "token-required",
             "Token required",
             "send the admin token as `Authorization: Bearer …`",
-        )
+        );
+        problem.header = Some(("www-authenticate", "Bearer realm=\"hookmill admin\""));
+        problem
     }
 
     /// 404 on the admin listener.
@@ -162,11 +163,8 @@ impl Problem {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.insert_header((header::RETRY_AFTER, seconds.max(1).to_string()));
         }
-        if let Some(allow) = self.allow {
-            response.insert_header((header::ALLOW, allow));
-        }
-        if let Some(codings) = self.accept_encoding {
-            response.insert_header((header::ACCEPT_ENCODING, codings));
+        if let Some(header) = self.header {
+            response.insert_header(header);
         }
         let document = json!({
             "type": format!("urn:hookmill:problem:{}", self.slug),

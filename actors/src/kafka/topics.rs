@@ -32,7 +32,16 @@ pub enum Finding {
         /// What the brokers say.
         actual: i32,
     },
+    /// There, with several replicas of which one alone may acknowledge (`min.insync.replicas` = 1): a warning, as what was
+    /// acknowledged is lost with that one.
+    OneAcknowledges {
+        /// What the brokers say.
+        replicas: i32,
+    },
 }
+
+/// Replicas from which on a created topic asks for two acknowledgements: one broker may then be away.
+const REPLICAS_FOR_TWO: i32 = 3;
 
 /// Bytes that a record may have beyond what it carries: an event around a body, or the headers of a dead letter.
 const ENVELOPE_BYTES: usize = 64 << 10;
@@ -61,26 +70,25 @@ pub async fn examine(
     body_limit: usize,
     timeout: Duration,
 ) -> Result<Finding, ProbeError> {
-    match compare(
-        probe.shape(&topic.name, timeout).await?,
-        settings.replication,
-        topic.partitions,
-    ) {
-        Finding::Fits => {}
-        other => return Ok(other),
+    let shape = probe.shape(&topic.name, timeout).await?;
+    let finding = compare(shape, settings.replication, topic.partitions);
+    if matches!(finding, Finding::Missing | Finding::OtherPartitions { .. }) {
+        return Ok(finding);
     }
     let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
     let described = admin
         .describe_configs(&[ResourceSpecifier::Topic(&topic.name)], &options)
         .await?;
-    let limit = described
-        .iter()
-        .flatten()
-        .find_map(|resource| resource.get("max.message.bytes")?.value.as_ref()?.parse::<usize>().ok());
-    Ok(match limit {
-        Some(actual) if actual < record_limit(&topic.name, body_limit) => Finding::SmallRecords { actual },
-        _ => Finding::Fits,
+    let number = |key: &str| {
+        let mut described = described.iter().flatten();
+        described.find_map(|resource| resource.get(key)?.value.as_ref()?.parse::<usize>().ok())
+    };
+    let replicas = shape.map_or(1, |(_, replicas)| replicas);
+    Ok(match (number("max.message.bytes"), number("min.insync.replicas")) {
+        (Some(actual), _) if actual < record_limit(&topic.name, body_limit) => Finding::SmallRecords { actual },
+        (_, Some(1)) if finding == Finding::Fits && replicas > 1 => Finding::OneAcknowledges { replicas },
+        _ => finding,
     })
 }
 
@@ -130,6 +138,11 @@ pub async fn create(
         .map(|(t, limit)| {
             let topic = NewTopic::new(&t.name, t.partitions, TopicReplication::Fixed(settings.replication))
                 .set("max.message.bytes", limit);
+            let topic = if settings.replication >= REPLICAS_FOR_TWO {
+                topic.set("min.insync.replicas", "2")
+            } else {
+                topic
+            };
             // What waits for an operator must not be lost to a time limit; what was replayed is marked by its key.
             match t.keep {
                 Keep::ForATime => topic,

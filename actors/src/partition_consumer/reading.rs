@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::ops::Range;
 use std::pin::Pin;
 
 use chrono::Utc;
@@ -44,6 +45,8 @@ impl Reader {
         let mut answers: VecDeque<oneshot::Receiver<WriteOutcome>> = VecDeque::new();
         let mut burial: Option<Burial<'_>> = None;
         let mut refused: Option<ShardError> = None;
+        // Offsets of the batches that were refused, so that a dead letter can say how often its record was tried.
+        let mut refusals: Vec<Range<i64>> = Vec::new();
         loop {
             fail_point!("partition_consumer::read");
             let mut full = false;
@@ -62,7 +65,9 @@ impl Reader {
             if burial.is_none()
                 && let Some(row) = outbox.poison()
             {
-                match self.bury_poison(row, refused.take()) {
+                let offset = row.record().offset;
+                let tried = refusals.iter().filter(|refusal| refusal.contains(&offset)).count();
+                match self.bury_poison(row, refused.take(), tried) {
                     Ok(grave) => burial = Some(grave),
                     Err(halted) => return Ok(halted),
                 }
@@ -80,6 +85,8 @@ impl Reader {
                         Ok(WriteOutcome::Committed) => self.committed(&mut outbox),
                         Ok(WriteOutcome::Rejected { batch, error }) => {
                             refused = Some(error);
+                            refusals.retain(|refusal| refusal.end > batch.from);
+                            refusals.push(batch.from..batch.next);
                             outbox.rejected(batch);
                         }
                         Ok(WriteOutcome::OutOfStep(batch)) => outbox.out_of_step(batch),
@@ -175,7 +182,7 @@ impl Reader {
 
     fn bury_undecodable(&self, record: Record, why: String) -> Burial<'_> {
         let offset = record.offset;
-        let failure = self.failure(&record, Stage::Decode, "undecodable", None, why);
+        let failure = self.failure(&record, Stage::Decode, "undecodable", None, why, 1);
         Burial {
             done: self.bury(Arc::new(record), failure),
             grave: Grave::Undecodable { offset },
@@ -183,7 +190,7 @@ impl Reader {
     }
 
     /// A row of the dead-letter table itself has nowhere to go: that halts its partition.
-    fn bury_poison(&self, row: &Row, refused: Option<ShardError>) -> Result<Burial<'_>, Ended> {
+    fn bury_poison(&self, row: &Row, refused: Option<ShardError>, tried: usize) -> Result<Burial<'_>, Ended> {
         let record = row.record();
         let (sqlstate, why) = refused.map_or_else(
             || (None, "refused by Postgres".to_owned()),
@@ -195,7 +202,7 @@ impl Reader {
                 self.id.topic, self.id.partition, record.offset
             )));
         }
-        let failure = self.failure(record, Stage::Write, "refused", sqlstate, why);
+        let failure = self.failure(record, Stage::Write, "refused", sqlstate, why, tried);
         Ok(Burial {
             done: self.bury(Arc::new(record.clone()), failure),
             grave: Grave::Poison,
@@ -209,6 +216,7 @@ impl Reader {
         class: &str,
         sqlstate: Option<String>,
         message: String,
+        tried: usize,
     ) -> Failure {
         let now = Utc::now();
         error!(topic = %self.id.topic, partition = self.id.partition, offset = record.offset, ?stage, sqlstate, %message,
@@ -223,7 +231,7 @@ impl Reader {
             error_class: class.to_owned(),
             sqlstate,
             message,
-            attempts: 1,
+            attempts: i32::try_from(tried).unwrap_or(i32::MAX),
             first_failed_at: now,
             last_failed_at: now,
             redrive_count: 0,

@@ -1,8 +1,8 @@
 //! What a writer does in one cycle: connect if need be, make the claims that wait, then write one statement.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use chrono::Utc;
@@ -21,6 +21,10 @@ pub(super) struct Lane {
     connection: Option<shard::Connection>,
     writer: Writer,
     holdings: Holdings<PartitionId>,
+    /// Tells of each holding whether its consumer is still there.
+    leases: HashMap<PartitionId, Weak<()>>,
+    /// Rows after which no further batch is merged into a statement: fewer than configured while that takes too long.
+    most_rows: usize,
     /// Attempts in a row that the shard refused or did not answer.
     troubles: u32,
     statements: u64,
@@ -42,14 +46,16 @@ impl Lane {
     pub(super) fn new(settings: ShardWriterSettings, stats: Arc<ActorStats>) -> Self {
         stats.show("connected", false);
         Self {
-            settings,
             stats,
             connection: None,
             writer: Writer::default(),
             holdings: Holdings::new(CLAIMS.load(Relaxed)),
+            leases: HashMap::new(),
+            most_rows: settings.max_rows,
             troubles: 0,
             statements: 0,
             rows: 0,
+            settings,
         }
     }
 
@@ -78,6 +84,7 @@ impl Lane {
             ErrorClass::Connection => true,
             ErrorClass::Row
             | ErrorClass::Split
+            | ErrorClass::TooSlow
             | ErrorClass::Retry
             | ErrorClass::MissingPartition
             | ErrorClass::Schema => false,
@@ -119,6 +126,7 @@ impl Lane {
         if self.connection.is_some() {
             return Ok(());
         }
+        self.let_go();
         let mut connection = shard::connect(&self.settings.url, &self.settings.connect).await?;
         // A statement that was under way when the last connection broke may have been committed or not, or still be
         // running: raising the epoch of what we hold waits for it, fences it, and reads the truth.
@@ -140,6 +148,12 @@ impl Lane {
         self.connection = Some(connection);
         self.stats.show("connected", true);
         Ok(())
+    }
+
+    /// Forgets what nobody reads here any more: it was handed over, and its new owner's claim is not to be disputed.
+    fn let_go(&mut self) {
+        self.leases.retain(|_, lease| lease.strong_count() > 0);
+        self.holdings.held.retain(|id, _| self.leases.contains_key(id));
     }
 
     /// Takes note of a reclaim: what came back is still ours, the rest is somebody else's by now.
@@ -180,7 +194,10 @@ impl Lane {
                     epoch: made.epoch,
                     next: made.next_offset,
                 };
+                let lease = Arc::new(());
+                self.leases.insert(claim.id.clone(), Arc::downgrade(&lease));
                 let answer = Claimed {
+                    lease,
                     claim: held.claim,
                     next_offset: held.next,
                     epoch: held.epoch,
@@ -203,7 +220,7 @@ impl Lane {
                 claim @ Job::Claim(_) => left.push_back(claim),
             }
         }
-        let choice = self.holdings.choose(waiting, self.settings.max_rows);
+        let choice = self.holdings.choose(waiting, self.most_rows);
         for (write, verdict) in choice.answered {
             answer(write, |batch| match verdict {
                 Verdict::Committed => WriteOutcome::Committed,
@@ -256,12 +273,25 @@ impl Lane {
         };
         match error.class {
             ErrorClass::Row | ErrorClass::Split => Err((chosen, Trouble::Refused(error))),
+            ErrorClass::TooSlow => Err(self.make_smaller(chosen, error).await),
             ErrorClass::MissingPartition => self.make_partitions(chosen, error).await,
             ErrorClass::Retry | ErrorClass::Connection | ErrorClass::Schema => {
                 self.trouble(&error).await;
                 Err((chosen, Trouble::Later))
             }
         }
+    }
+
+    /// A statement that took the shard too long is tried again with half as many rows; a single batch is cut for that, as
+    /// one with a bad row would be. A single row only waits.
+    async fn make_smaller(&mut self, chosen: Vec<WriteBatch>, error: ShardError) -> (Vec<WriteBatch>, Trouble) {
+        let rows: usize = chosen.iter().map(|write| write.batch.rows.len()).sum();
+        self.most_rows = (rows / 2).max(1);
+        self.trouble(&error).await;
+        if chosen.len() == 1 && rows > 1 {
+            return (chosen, Trouble::Refused(error));
+        }
+        (chosen, Trouble::Later)
     }
 
     /// The statement was committed for the partitions in `passed`. Whether another one is lost, the offset row says.
@@ -273,6 +303,7 @@ impl Lane {
         passed: &[i32],
     ) -> Result<(), (Vec<WriteBatch>, Trouble)> {
         self.all_well();
+        self.most_rows = self.most_rows.saturating_mul(2).min(self.settings.max_rows);
         let passed = |id: &PartitionId| passed.contains(&id.partition);
         for part in merged.iter().filter(|part| passed(&part.id)) {
             self.holdings.moved(&part.id, part.next);

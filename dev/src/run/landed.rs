@@ -7,6 +7,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio_postgres::NoTls;
 
+/// Whether this module, which speaks no TLS, cannot look into a shard.
+pub(super) fn only_by_tls(url: &str) -> bool {
+    ["sslmode=require", "sslmode=verify"]
+        .iter()
+        .any(|mode| url.contains(mode))
+}
+
 async fn connect(url: &str, shard: usize) -> Result<tokio_postgres::Client> {
     let (client, connection) = tokio_postgres::connect(url, NoTls)
         .await

@@ -56,11 +56,11 @@ fn cluster_id() -> String {
 pub(super) async fn start(
     programs: &Programs,
     dir: &Path,
-    ports: &[u16],
+    given: &[u16],
     ways: Ways,
     secure: Option<&Secure>,
 ) -> Result<Vec<Broker>> {
-    if ports.is_empty() {
+    if given.is_empty() {
         return Ok(Vec::new());
     }
     let id_file = dir.join("kafka-cluster-id");
@@ -80,8 +80,15 @@ pub(super) async fn start(
             .map(str::parse)
             .collect::<Result<_, _>>()
             .context("kafka-ports")?,
-        Err(_) => ports.to_vec(),
+        Err(_) => given.to_vec(),
     };
+    let (there, wanted) = (ports.len() / ways.ports(), given.len() / ways.ports());
+    if there != wanted {
+        bail!(
+            "the data in {} is of {there} broker(s), not of {wanted}: ask for {there}, or use another --dir",
+            dir.display()
+        );
+    }
     std::fs::write(&saved, ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" "))?;
     let sets: Vec<&[u16]> = ports.chunks_exact(ways.ports()).collect();
     let voters: Vec<String> = (1..)

@@ -37,14 +37,25 @@ pub(super) struct Servers<'a> {
 }
 
 pub(super) async fn start(programs: &Programs, dir: &Path, ports: &[u16], servers: Servers<'_>) -> Result<Vec<Shard>> {
+    let home = data_home(dir, unprivileged().is_some())?;
     let shards = ports.iter().enumerate();
-    try_join_all(shards.map(|(i, port)| one(programs, dir, i, *port, servers))).await
+    try_join_all(shards.map(|(i, port)| one(programs, (dir, &home), i, *port, servers))).await
 }
 
-async fn one(programs: &Programs, dir: &Path, i: usize, port: u16, servers: Servers<'_>) -> Result<Shard> {
+/// Postgres refuses to run as root.
+fn unprivileged() -> Option<u32> {
+    Uid::effective().is_root().then_some(UNPRIVILEGED)
+}
+
+async fn one(
+    programs: &Programs,
+    (dir, home): (&Path, &Path),
+    i: usize,
+    port: u16,
+    servers: Servers<'_>,
+) -> Result<Shard> {
     let Servers { ways, space, secure } = servers;
-    let user = Uid::effective().is_root().then_some(UNPRIVILEGED);
-    let home = data_home(dir, user.is_some())?;
+    let user = unprivileged();
     let data = home.join(format!("shard-{i}"));
     let log = dir.join("logs").join(format!("shard-{i}.log"));
     let bin = programs.postgres.join("bin");
@@ -154,14 +165,15 @@ fn data_home(dir: &Path, other_user: bool) -> Result<PathBuf> {
     if !other_user || reachable_by_others(dir) {
         return Ok(dir.to_owned());
     }
-    let name: String = dir
-        .display()
-        .to_string()
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .collect();
-    let home = std::env::temp_dir().join(format!("hookmill-data{name}"));
+    // A link tells where, and ends with the folder: who makes that anew gets new servers, not what an old link led to.
+    let link = dir.join("shards-data");
+    if let Ok(home) = link.canonicalize() {
+        return Ok(home);
+    }
+    let home = std::env::temp_dir().join(format!("hookmill-data-{:016x}", rand::random::<u64>()));
     std::fs::create_dir_all(&home)?;
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(&home, &link)?;
     if !reachable_by_others(&home) {
         bail!(
             "Postgres must not run as root, and no other user can reach {}: choose another --dir",
