@@ -8,7 +8,7 @@ mod pump;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use fail::fail_point;
@@ -111,7 +111,18 @@ impl Member {
         let result = self.serve(&consumer, &ownership, &mut changes).await;
         self.stop_partitions().await;
         drop(consumer);
-        pump.close().await;
+        if result.is_err() {
+            // A client at fault may not even be able to leave.
+            if tokio::time::timeout(LEAVING, pump.close()).await.is_err() {
+                warn!(
+                    topic,
+                    waited_s = LEAVING.as_secs(),
+                    "the former client has not left the consumer group yet; going on without waiting"
+                );
+            }
+        } else {
+            pump.close().await;
+        }
         info!(topic, "left the consumer group");
         result
     }
@@ -149,7 +160,10 @@ impl Member {
                     Some(Change::Fatal(why)) => return Err(why),
                     None => return Err("the Kafka client is gone".to_owned()),
                 },
-                _ = tick.tick() => self.watch(ownership, consumer, &mut stuck)?,
+                _ = tick.tick() => {
+                    self.watch(ownership, consumer, &mut stuck)?;
+                    self.watch_membership(ownership).await?;
+                }
                 _ = commit.tick() => self.commit(consumer),
             }
         }
@@ -260,6 +274,28 @@ impl Member {
         Ok(())
     }
 
+    /// A client that does not get into its group, though Kafka answers, is replaced; not one that still reads, as the group
+    /// may be waiting for somebody else.
+    async fn watch_membership(&self, ownership: &Ownership) -> Result<(), String> {
+        let membership = ownership.membership();
+        let Some(state) = membership.stuck(UNSETTLED, Instant::now()) else {
+            return Ok(());
+        };
+        if !ownership.is_empty() {
+            return Ok(());
+        }
+        let answer = self.context.probe.shape(&self.context.topic, ANSWER).await;
+        if answer.is_err() {
+            membership.excuse(Instant::now());
+            return Ok(());
+        }
+        Err(format!(
+            "the client has not got into the consumer group of {} for {} s (its state: {state}); starting with a fresh client",
+            self.context.topic,
+            UNSETTLED.as_secs()
+        ))
+    }
+
     fn commit(&self, consumer: &GroupConsumer) {
         let mut offsets = TopicPartitionList::new();
         for view in self
@@ -299,6 +335,13 @@ impl Member {
         });
     }
 }
+
+/// A rebalance takes that long only if something is wrong: a member that is gone is waited for by its session, 6 s.
+const UNSETTLED: Duration = Duration::from_secs(30);
+/// How long a client that is to be replaced may take to leave.
+const LEAVING: Duration = Duration::from_secs(8);
+/// How long the brokers may take to answer.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// So often a silent partition is claimed again before the client counts as the one at fault.
 const FRUITLESS: u32 = 2;

@@ -14,10 +14,13 @@
 //! client's drop loop for ever. A claim that ends after its REVOKE must not attach: [`Ownership::attach`] checks the
 //! ticket under the very lock that the callback takes.
 
+mod membership;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -30,6 +33,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use crate::kafka::is_connection_loss;
+pub use membership::{Membership, REPORT_EVERY_MS};
 
 /// A group member's Kafka client.
 pub type GroupConsumer = BaseConsumer<GroupContext>;
@@ -71,6 +75,7 @@ struct Owned {
 pub struct Ownership {
     topic: String,
     owned: Mutex<HashMap<i32, Owned>>,
+    membership: Membership,
     tickets: AtomicU64,
 }
 
@@ -80,8 +85,19 @@ impl Ownership {
         Arc::new(Self {
             topic: topic.to_owned(),
             owned: Mutex::default(),
+            membership: Membership::default(),
             tickets: AtomicU64::new(0),
         })
+    }
+
+    /// Whether the client is settled in its group.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// Whether nothing is owned.
+    pub fn is_empty(&self) -> bool {
+        self.owned.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     /// The ticket of a partition that is still owned.
@@ -190,6 +206,10 @@ impl GroupContext {
 impl ClientContext for GroupContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, message, "librdkafka (consumer)");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.ownership.membership.report(statistics, Instant::now());
     }
 
     fn error(&self, kafka_error: KafkaError, reason: &str) {

@@ -141,3 +141,62 @@ fn a_topic_that_ends_before_what_was_written() {
         instance.stop().await;
     });
 }
+
+/// Kafka has thrown records away that were not written yet: nobody is told a lie about it, and only an operator goes on.
+#[test]
+fn records_that_are_gone() {
+    light(async {
+        let stack = shared_stack().await;
+        let world = World::with_partitions(&stack, "gone", (2, 1)).await;
+        let takes_only = [
+            ("HOOKMILL_SERVICES__ORDERS", "false"),
+            ("HOOKMILL_SERVICES__DISPUTES", "false"),
+        ];
+        let instance = world.start_with("takes", &takes_only).await;
+        let args = SendArgs {
+            count: 40,
+            disputes: 0,
+            ..SendArgs::default()
+        };
+        let (summary, _) = world.send(&[&instance], args).await;
+        assert_eq!(summary.acked, 200);
+        instance.stop().await;
+        // Claimed once, so that the topic is not one that is older than the deployment.
+        let instance = world.start("claims").await;
+        world.landed(SOON).await;
+        instance.stop().await;
+        let written = world.events().await.len();
+
+        let instance = world.start_with("takes_more", &takes_only).await;
+        let args = SendArgs {
+            count: 40,
+            disputes: 0,
+            ..SendArgs::default()
+        };
+        let (summary, _) = world.send(&[&instance], args).await;
+        assert_eq!(summary.acked, 200);
+        instance.stop().await;
+        let mut gone = 0;
+        for (partition, (_, high)) in (0..).zip(world.watermarks(&world.orders(), 2).await) {
+            let next = world.offsets().await[&(world.orders(), partition)];
+            assert!(next + 10 < high, "partition {partition} has more than that");
+            world.delete_records(&world.orders(), partition, next + 10).await;
+            gone += 10;
+        }
+
+        let instance = world.start("halts").await;
+        all_halted(&instance, &world.orders(), "were deleted from Kafka before").await;
+        assert_eq!(world.events().await.len(), written, "nothing is read behind the gap");
+        instance.stop().await;
+        let instance = world.start_with("skips", &[("HOOKMILL_TOPICS__ON_GAP", "skip")]).await;
+        world.landed(SOON).await;
+        assert_eq!(world.events().await.len(), written + 200 - gone);
+        let log = instance.log();
+        let loud = log
+            .lines()
+            .filter(|line| line.contains("ERROR") && line.contains("behind the gap"));
+        assert_eq!(loud.count(), 2, "it says what is lost, for each partition: {log}");
+        world.nothing_buried().await;
+        instance.stop().await;
+    });
+}

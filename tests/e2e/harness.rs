@@ -424,6 +424,22 @@ impl World {
         .await;
     }
 
+    /// Deletes the records of a partition before `offset`.
+    pub async fn delete_records(&self, topic: &str, partition: i32, offset: i64) {
+        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
+            .set("bootstrap.servers", self.stack.brokers())
+            .create()
+            .expect("a client");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .expect("an offset");
+        let deleted = admin
+            .delete_records(&list, &AdminOptions::new())
+            .await
+            .expect("an answer");
+        assert!(deleted.elements().iter().all(|e| e.error().is_ok()), "{deleted:?}");
+    }
+
     /// Puts records on a topic, in their order; returns when all are acknowledged.
     pub async fn produce(&self, topic: &str, records: Vec<RawRecord>) {
         let (brokers, topic) = (self.stack.brokers(), topic.to_owned());

@@ -10,6 +10,7 @@ mod halted;
 mod harness;
 mod hostile;
 mod libraries;
+mod membership;
 mod outages;
 mod parked;
 mod poison;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use dev::send::{Generator, GeneratorSettings, SendArgs, sign};
 
-use crate::harness::{Instance, World, heavy, own_stack, secrets, until};
+use crate::harness::{Instance, World, heavy, light, own_stack, secrets, shared_stack, until};
 
 const OUTAGE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(60);
@@ -266,6 +266,48 @@ fn one_of_three_brokers() {
             "{summary:?}"
         );
         world.landed(SOON).await;
+        world.reckon(&acked).await;
+        world.nothing_buried().await;
+        instance.stop().await;
+    });
+}
+
+/// A shard that is too slow for what is merged into a statement gets smaller ones, down to what it manages in its time;
+/// that it was slow is no row's fault.
+#[test]
+fn a_slow_shard() {
+    light(async {
+        let stack = shared_stack().await;
+        let world = World::with_partitions(&stack, "slow_shard", (4, 1))
+            .await
+            .set("HOOKMILL_POSTGRES__STATEMENT_TIMEOUT", "2s");
+        let takes_only = [
+            ("HOOKMILL_SERVICES__ORDERS", "false"),
+            ("HOOKMILL_SERVICES__DISPUTES", "false"),
+        ];
+        let instance = world.start_with("takes", &takes_only).await;
+        let args = SendArgs {
+            count: 200,
+            disputes: 0,
+            ..SendArgs::default()
+        };
+        let (_, acked) = world.send(&[&instance], args).await;
+        assert_eq!(acked.len(), 1000);
+        instance.stop().await;
+        let (code, said) = world.run("migrate", &["migrate"], &[]).await;
+        assert_eq!(code, 0, "{said}");
+        for shard in stack.shards() {
+            let sql = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END';
+                CREATE TRIGGER slow BEFORE INSERT ON order_events FOR EACH ROW EXECUTE FUNCTION slow()";
+            shard.execute(&world.name, sql).await.expect("from now on it is slow");
+        }
+        let instance = world.start("only").await;
+        world.landed(SOON).await;
+        assert!(
+            instance.log().contains("57014"),
+            "all at once would have taken it too long: {}",
+            instance.log()
+        );
         world.reckon(&acked).await;
         world.nothing_buried().await;
         instance.stop().await;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::probe::Quiet;
 use super::told;
+use crate::rebalance::REPORT_EVERY_MS;
 use crate::secret::{SecretError, SecretRef};
 
 /// `[kafka]`: how to reach the brokers. Whatever librdkafka knows can be set through the three tables of properties.
@@ -303,7 +304,9 @@ impl KafkaSettings {
         config
             .set("fetch.queue.backoff.ms", "10")
             .set("fetch.message.max.bytes", "1048576");
-        config.set("fetch.wait.max.ms", "100");
+        config
+            .set("fetch.wait.max.ms", "100")
+            .set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
         apply(&mut config, &self.consumer);
         let modern = config.get("group.protocol") == Some("consumer");
         if modern {
