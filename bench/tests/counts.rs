@@ -3,7 +3,7 @@
 //! budget fails; so does as much below, because then the budget is out of date.
 //!
 //! The figures are those of the development profile. After a change that is meant, or with another compiler:
-//! `HOOKMILL_COUNTS=write cargo test -p bench --test counts` writes the budget anew.
+//! `HOOKMILL_COUNTS=write cargo test --workspace --test counts` writes the budget anew.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
