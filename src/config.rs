@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use chrono::TimeDelta;
 use hookmill_actors::http::{AdminSettings, IngestSettings};
 use hookmill_actors::kafka::{KafkaSettings, Keep, TopicSettings};
@@ -212,7 +212,12 @@ impl Config {
                 path.display()
             );
         }
-        let text = std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            anyhow!("{} line {line} is not UTF-8: save the file as UTF-8", path.display())
+        })?;
         Self::read(path, text, std::env::vars_os())
     }
 

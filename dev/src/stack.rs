@@ -245,5 +245,16 @@ async fn until_ready(process: &Process, patience: Duration, mut probe: impl Asyn
 
 /// A proxy on a port of its own before `target`.
 async fn proxy_before(port: u16, target: u16) -> Result<Proxy> {
-    Proxy::on(tokio::net::TcpListener::bind(local(port)).await?, local(target))
+    // A child that is just being started has copies of this process' sockets until it is another program, among them the one
+    // that has tried whether the port is free.
+    let mut tries = 0..40;
+    let listener = loop {
+        match tokio::net::TcpListener::bind(local(port)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && tries.next().is_some() => {
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+            other => break other.with_context(|| format!("a proxy cannot listen on port {port}"))?,
+        }
+    };
+    Proxy::on(listener, local(target))
 }

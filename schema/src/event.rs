@@ -214,8 +214,13 @@ struct Read<'a> {
     entityversion: Option<Text<'a>>,
     #[serde(borrow)]
     receivedtime: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'a RawValue>,
+}
+
+/// `null` is data as well.
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
 }
 
 /// A text's place: in the value, or to be kept beside it because it was escaped there.

@@ -4,9 +4,8 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use figment::error::{Actual, Kind};
-use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use hookmill_actors::sources::nearest;
@@ -15,10 +14,9 @@ use super::{Config, locate};
 
 /// The file, and the environment over it.
 pub(super) fn read(path: &Path, text: &str, variables: impl Iterator<Item = (OsString, OsString)>) -> Result<Config> {
-    well_formed(path, text)?;
     let file = Layer {
         name: FILE,
-        values: Toml::from_str(text).map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.message()))?,
+        values: toml::from_str(text).map_err(|error| malformed(path, text, &error))?,
     };
     let mut layers = [file, environment(variables)?];
     let mut told: Vec<String> = Vec::new();
@@ -189,17 +187,14 @@ fn insert(level: &mut Dict, path: &[&str], value: Value) {
     }
 }
 
-/// That the file is TOML. The parser would quote the line, and a password in it.
-fn well_formed(path: &Path, text: &str) -> Result<()> {
-    let Err(error) = toml::de::DeTable::parse(text) else {
-        return Ok(());
-    };
+/// What is no TOML. The parser's own message would quote the line, and a password in it.
+fn malformed(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let (line, column) = error.span().map_or((1, 1), |span| locate::position(text, span.start));
-    bail!(
+    anyhow!(
         "{}, line {line}, column {column}: {}; this is no TOML",
         path.display(),
         error.message()
-    );
+    )
 }
 
 /// A mistake in a line: key, what is wrong, what may have been meant, and place.
