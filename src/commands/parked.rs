@@ -31,7 +31,7 @@ pub enum ParkedAction {
     /// Maps events with the present configuration and publishes what is understood now.
     ///
     /// Their signatures were verified when they came, and are not asked again. What is still not understood stays.
-    /// Exit code 2 if something stays.
+    /// Exit code 3 if something stays.
     Replay {
         /// These; or --all.
         #[arg(required_unless_present = "all")]
@@ -173,7 +173,8 @@ fn show(event: &ParkedEvent, output: Output) {
     }
 }
 
-const STAYS: u8 = 2;
+/// Something stays; 2 is that of a wrong command line.
+const STAYS: u8 = 3;
 
 async fn replay(
     config: &Config,

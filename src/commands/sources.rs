@@ -4,6 +4,7 @@ mod coverage;
 mod request;
 mod sign;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -11,8 +12,10 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use hookmill_actors::sources::{
-    self, EffectiveSource, Incoming, Received, Refusal, Source, SourceConfig, Trace, Traced,
+    self, EffectiveSource, Incoming, Received, Refusal, ShownSecret, Source, SourceConfig, Trace, Traced,
 };
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::Output;
@@ -32,7 +35,8 @@ pub enum SourcesAction {
     },
     /// Verifies and maps a request, and says which rule and place gave each field.
     ///
-    /// Exit code 0: accepted, or answered as a handshake. 2: verified, and ignored or parked. 1: refused.
+    /// Exit code 0: accepted, or answered as a handshake. 1: refused. 3: verified, and ignored or parked. 2: the command
+    /// line is wrong.
     Test {
         /// The source's name.
         name: String,
@@ -144,6 +148,15 @@ fn list(config: &Config, output: Output) -> Result<ExitCode> {
     let mut rows = Vec::new();
     for source in &config.sources {
         let effective = effective(config, source)?;
+        let same = |row: &&Value| row["name"] == *effective.name || row["path"] == *effective.path;
+        if let Some(other) = rows.iter().find(same) {
+            bail!(
+                "source {:?} has the name or the path ({}) of source {}: each needs its own",
+                effective.name,
+                effective.path,
+                other["name"]
+            );
+        }
         // A secret that is missing here may be there where the source runs.
         let missing: Vec<String> = source
             .secrets
@@ -153,7 +166,7 @@ fn list(config: &Config, output: Output) -> Result<ExitCode> {
             .collect();
         rows.push(json!({
             "name": effective.name, "preset": effective.preset, "path": effective.path,
-            "secrets": effective.secrets, "rules": effective.map.len(), "missing": missing,
+            "secrets": effective.secrets.iter().map(ShownSecret::reference).collect::<Vec<_>>(), "rules": effective.map.len(), "missing": missing,
         }));
     }
     match output {
@@ -227,7 +240,8 @@ fn compile(config: &Config, source: &SourceConfig, verify: bool) -> Result<Sourc
     compiled.map_err(|error| config.located(error))
 }
 
-const NOT_TAKEN: u8 = 2;
+/// Verified, and no event; 2 is that of a wrong command line.
+const NOT_TAKEN: u8 = 3;
 
 fn test(source: &Source, args: &RequestArgs, output: Output) -> Result<ExitCode> {
     let (headers, body) = (args.headers(), args.body()?);
@@ -250,7 +264,8 @@ fn test(source: &Source, args: &RequestArgs, output: Output) -> Result<ExitCode>
         // What cannot be read has no trace.
         _ => source.trace(&incoming).unwrap_or_default(),
     };
-    let events: Vec<Value> = match &received {
+    // Each attribute in its own text: a number that was read and written again could have lost digits.
+    let events: Vec<BTreeMap<&str, &RawValue>> = match &received {
         Ok(Received::Events { accepted, .. }) => accepted
             .iter()
             .map(|event| serde_json::from_slice(&event.value))
@@ -267,10 +282,22 @@ fn test(source: &Source, args: &RequestArgs, output: Output) -> Result<ExitCode>
         Ok(Received::Handshake(answer)) => Some(format!("answered {} {:?}", answer.status, answer.body)),
     };
     match output {
-        Output::Json => println!(
-            "{}",
-            json!({ "outcome": outcome, "why": why, "traces": traces, "events": events })
-        ),
+        Output::Json => {
+            #[derive(Serialize)]
+            struct Told<'a> {
+                outcome: &'a str,
+                why: Option<String>,
+                traces: Vec<Option<Trace>>,
+                events: Vec<BTreeMap<&'a str, &'a RawValue>>,
+            }
+            let told = Told {
+                outcome,
+                why,
+                traces,
+                events,
+            };
+            println!("{}", serde_json::to_string(&told)?);
+        }
         Output::Text => {
             println!("{outcome}{}", why.map(|why| format!(": {why}")).unwrap_or_default());
             for trace in &traces {

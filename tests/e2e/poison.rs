@@ -343,7 +343,9 @@ async fn twenty_of_ten_thousand(rows: usize) {
     let halvings = usize::try_from(rows.ilog2()).expect("few") + 1;
     let bound = i64::try_from(refused * 2 * (halvings + 1) + 150).expect("fits");
     let tried = statements(&instance).await;
-    println!("batches of {rows}: {tried} statements for 10,000 records, {refused} of them refused by Postgres; bound {bound}");
+    println!(
+        "batches of {rows}: {tried} statements for 10,000 records, {refused} of them refused by Postgres; bound {bound}"
+    );
     assert!(tried < bound, "{tried} statements, bound {bound}");
     instance.stop().await;
 }

@@ -26,7 +26,7 @@ pub use auth::{
     Algorithm, AuthConfig, AuthConfigs, CertificateConfig, Encoding, ItemHmacConfig, SecretEncoding, SignatureConfig,
     TokenConfig,
 };
-pub use build::EffectiveSource;
+pub use build::{EffectiveSource, ShownSecret};
 pub(super) use fault::{Fault, Under, meant};
 pub use fault::{SourceConfigError, nearest};
 pub use preset::presets;
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for SecretConfig {
 }
 
 /// A limit of requests; more are answered 429.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RateLimit {
     /// Requests a second in the long run.

@@ -34,6 +34,14 @@ impl Pattern {
         }
     }
 
+    /// The more it fits, the greater.
+    pub(super) fn breadth(&self) -> usize {
+        match self {
+            Pattern::Exactly(_) => 0,
+            Pattern::Beginning(beginning) => usize::MAX - beginning.len(),
+        }
+    }
+
     pub(super) fn fits(&self, text: &str) -> bool {
         match self {
             Pattern::Exactly(wanted) => text == wanted,
@@ -79,6 +87,15 @@ impl Exprs {
     pub(super) fn decided<H: HeaderLookup + ?Sized>(&self, request: &Request<'_, '_, H>) -> Option<&str> {
         let at = self.exprs.iter().position(|expr| expr.eval(request).is_some())?;
         self.written.get(at).map(String::as_str)
+    }
+
+    /// What stands at one of the places and is no value, such as "is an object".
+    pub(super) fn composite<H: ?Sized>(&self, request: &Request<'_, '_, H>) -> Option<&'static str> {
+        self.exprs.iter().find_map(|expr| match expr {
+            Expr::Pointer(slot) => request.item.composite(*slot),
+            Expr::Body(slot) => request.body.composite(*slot),
+            Expr::Header(_) | Expr::Const(_) | Expr::Template(_) | Expr::Tail(_) => None,
+        })
     }
 
     pub(super) fn eval<'a, H: HeaderLookup + ?Sized>(&self, request: &Request<'_, 'a, H>) -> Option<Cow<'a, str>> {

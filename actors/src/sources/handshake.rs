@@ -65,17 +65,29 @@ pub(super) fn compile(configs: &[HandshakeConfig], trees: &mut Trees) -> Result<
     Ok(handshakes)
 }
 
+/// That an answer can be given, and tells a provider that all is well: anything else it would send again.
+pub(super) fn valid(answer: &AnswerConfig) -> Result<(), Fault> {
+    let AnswerConfig {
+        status, content_type, ..
+    } = answer;
+    if !(200..300).contains(status) {
+        let why = format!(
+            "has the status {status}: what is taken is answered with 200 to 299, anything else would be sent again"
+        );
+        return Err(why).under("status").under("answer");
+    }
+    if content_type.is_empty() || !content_type.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        let why = format!("has the content_type {content_type:?}: write a media type such as \"text/plain\"");
+        return Err(why).under("content_type").under("answer");
+    }
+    Ok(())
+}
+
 fn one(config: &HandshakeConfig, trees: &mut Trees) -> Result<Handshake, Fault> {
     if config.when.is_empty() {
         return Err("says nothing in `when`: it would take every request").under("when");
     }
-    if !(200..300).contains(&config.answer.status) {
-        let why = format!(
-            "has the status {}: a handshake is answered with 200 to 299",
-            config.answer.status
-        );
-        return Err(why).under("status").under("answer");
-    }
+    valid(&config.answer)?;
     let mut place = |text: &str| -> Result<Place, String> {
         Ok(match text.split_once(':') {
             Some(("header", name)) => Place::Header(name.to_ascii_lowercase()),

@@ -8,8 +8,9 @@ use std::collections::HashSet;
 
 use super::tree::Node;
 
-/// Arrays and objects in each other. The limit of serde_json, and far below the stack of Postgres' own parser.
-const DEEPEST: usize = 128;
+/// Arrays and objects in each other. serde_json reads 127, and the event around a body is one of them; Postgres' own parser
+/// goes much deeper.
+const DEEPEST: usize = 126;
 
 /// Keys of one object that are compared one by one; more of them are hashed.
 const FEW_KEYS: usize = 32;

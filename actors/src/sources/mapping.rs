@@ -63,7 +63,7 @@ struct Rule {
 struct StatusRule {
     from: Exprs,
     same_as: Option<Exprs>,
-    map: Vec<(String, Status)>,
+    map: Vec<(Pattern, Status)>,
     present: Option<Status>,
 }
 
@@ -259,15 +259,14 @@ impl Rule {
             None => None,
         };
         let amount_minor = self.amount(currency.as_deref(), request)?;
-        let entity_version = match self
-            .version
-            .as_ref()
-            .and_then(|places| Some((places, places.eval(request)?)))
-        {
-            Some((places, text)) => Some(
-                text.parse()
-                    .map_err(|_| unmappable("version", places, "is no integer of 64 bits"))?,
-            ),
+        let entity_version = match &self.version {
+            Some(places) => match absent_or("version", places, request)? {
+                Some(text) => Some(
+                    text.parse()
+                        .map_err(|_| unmappable("version", places, "is no integer of 64 bits"))?,
+                ),
+                None => None,
+            },
             None => None,
         };
         let (status, word) = self.status(request);
@@ -316,7 +315,7 @@ impl Rule {
         fields.extend(self.version.as_ref().map(|p| traced("version", p)));
         let deciding = self.status.iter().find(|rule| {
             let word = rule.word(request);
-            word.is_some_and(|word| rule.present.is_some() || rule.map.iter().any(|(known, _)| *known == word))
+            word.is_some_and(|word| rule.present.is_some() || rule.map.iter().any(|(known, _)| known.fits(&word)))
         });
         fields.push(match deciding {
             Some(rule) => traced("status", &rule.from),
@@ -337,7 +336,7 @@ impl Rule {
         let Some((places, scale)) = &self.amount else {
             return Ok(None);
         };
-        let Some(text) = places.eval(request) else {
+        let Some(text) = absent_or("amount", places, request)? else {
             return Ok(None);
         };
         let Some(currency) = currency else {
@@ -354,24 +353,27 @@ impl Rule {
             .map_err(|why| unmappable("amount", places, why))
     }
 
-    /// The canonical state, and the provider's word: the one that decided, else the first there is.
+    /// The canonical state, and the provider's word: the one that decided, else one there is.
     fn status<'a, H: HeaderLookup + ?Sized>(&self, request: &Request<'_, 'a, H>) -> (Status, Option<Cow<'a, str>>) {
-        let first_word = || {
-            let words = self.status.iter().filter(|rule| rule.present.is_none());
-            words
+        let words = || {
+            let named = self.status.iter().filter(|rule| rule.present.is_none());
+            named
                 .filter_map(|rule| rule.from.eval(request))
-                .find(|word| is_clean(word))
+                .filter(|word| is_clean(word))
         };
+        let first_word = || words().next();
+        let last_word = || words().last();
         for rule in &self.status {
             let Some(word) = rule.word(request) else { continue };
-            if let Some((_, status)) = rule.map.iter().find(|(known, _)| *known == word) {
+            if let Some((_, status)) = rule.map.iter().find(|(known, _)| known.fits(&word)) {
                 return (*status, Some(word));
             }
             if let Some(status) = rule.present {
                 return (status, first_word());
             }
         }
-        (Status::Unknown, first_word())
+        // No rule knows its word: of those that were looked up the last is the most general.
+        (Status::Unknown, last_word())
     }
 }
 
@@ -395,7 +397,7 @@ impl StatusRule {
         let map = rule
             .map
             .iter()
-            .map(|(word, status)| Ok((word.clone(), canonical(status).under(word).under("map")?)));
+            .map(|(word, status)| Ok((Pattern::compile(word), canonical(status).under(word).under("map")?)));
         Ok(Self {
             from: exprs("from", &rule.from)?,
             same_as: rule
@@ -403,7 +405,12 @@ impl StatusRule {
                 .as_ref()
                 .map(|places| exprs("same_as", places))
                 .transpose()?,
-            map: map.collect::<Result<_, Fault>>()?,
+            map: {
+                // The word itself counts before one that begins like it, and a longer beginning before a shorter.
+                let mut map = map.collect::<Result<Vec<_>, Fault>>()?;
+                map.sort_by_key(|(pattern, _)| pattern.breadth());
+                map
+            },
             present: rule.present.as_deref().map(canonical).transpose().under("present")?,
         })
     }
@@ -431,9 +438,19 @@ fn wanted<'a, H: HeaderLookup + ?Sized>(
     places: &Exprs,
     request: &Request<'_, 'a, H>,
 ) -> Result<Cow<'a, str>, Refusal> {
-    places
-        .eval(request)
-        .ok_or_else(|| unmappable(field, places, "is missing"))
+    absent_or(field, places, request)?.ok_or_else(|| unmappable(field, places, "is missing"))
+}
+
+/// A value that may be absent; an object or an array in its place is not that.
+fn absent_or<'a, H: HeaderLookup + ?Sized>(
+    field: &'static str,
+    places: &Exprs,
+    request: &Request<'_, 'a, H>,
+) -> Result<Option<Cow<'a, str>>, Refusal> {
+    match (places.eval(request), places.composite(request)) {
+        (None, Some(what)) => Err(unmappable(field, places, format!("{what}, no value"))),
+        (found, _) => Ok(found),
+    }
 }
 
 fn id<'a, H: HeaderLookup + ?Sized>(

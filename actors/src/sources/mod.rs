@@ -26,8 +26,8 @@ use serde_json::Value;
 pub use auth::{AuthError, CertificateError, Certificates};
 pub(crate) use config::networks;
 pub use config::{
-    AnswerConfig, EffectiveSource, Invalid, RateLimit, RuleConfig, SecretConfig, SourceConfig, SourceConfigError,
-    Unmapped, nearest, presets,
+    AnswerConfig, EffectiveSource, Invalid, RateLimit, RuleConfig, SecretConfig, ShownSecret, SourceConfig,
+    SourceConfigError, Unmapped, nearest, presets,
 };
 pub use handshake::Answer;
 pub use mapping::Traced;
@@ -75,6 +75,44 @@ impl<'a, H: HeaderLookup + ?Sized> Incoming<'a, H> {
             now,
             peer: None,
         }
+    }
+}
+
+impl<'a, H: HeaderLookup + ?Sized> Incoming<'a, H> {
+    /// The same request with other headers.
+    fn without<'b>(&self, headers: &'b Without<'b, H>) -> Incoming<'b, Without<'b, H>>
+    where
+        'a: 'b,
+    {
+        Incoming {
+            method: self.method,
+            query: self.query,
+            headers,
+            body: self.body,
+            now: self.now,
+            peer: self.peer,
+        }
+    }
+}
+
+/// Headers, and some that count as missing.
+struct Without<'h, H: ?Sized> {
+    headers: &'h H,
+    missing: &'h [String],
+}
+
+impl<'h, H: ?Sized> Without<'h, H> {
+    fn new(headers: &'h H, missing: &'h [String]) -> Self {
+        Self { headers, missing }
+    }
+}
+
+impl<H: HeaderLookup + ?Sized> HeaderLookup for Without<'_, H> {
+    fn lookup(&self, name: &str) -> Lookup<'_> {
+        if self.missing.iter().any(|missing| missing == name) {
+            return Lookup::Missing;
+        }
+        self.headers.lookup(name)
     }
 }
 
@@ -315,7 +353,10 @@ impl Source {
             return Ok(Received::Handshake(answer));
         }
         let voucher = self.auth.verify(request)?;
-        self.understand(request, voucher)
+        match self.auth.unsigned_headers(voucher) {
+            [] => self.understand(request, voucher),
+            unsigned => self.understand(&request.without(&Without::new(request.headers, unsigned)), voucher),
+        }
     }
 
     /// Which secret vouches for the request is not told; whether one does, is.
@@ -325,7 +366,7 @@ impl Source {
                 self.auth.verify_item(item, request.now)?;
                 Ok(())
             }),
-            Voucher::Secret(_) | Voucher::Open => Ok(()),
+            Voucher::Scheme(_) | Voucher::Open => Ok(()),
         }
     }
 
@@ -390,6 +431,14 @@ impl Source {
 
     /// For each event of a request: the rule that takes it, and which place gave each field.
     pub fn trace<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Vec<Option<Trace>>, Refusal> {
+        let voucher = self.auth.verify(request).unwrap_or(Voucher::Open);
+        match self.auth.unsigned_headers(voucher) {
+            [] => self.traces(request),
+            unsigned => self.traces(&request.without(&Without::new(request.headers, unsigned))),
+        }
+    }
+
+    fn traces<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Vec<Option<Trace>>, Refusal> {
         let mut traces = Vec::new();
         self.mapping.walk(request.body, |item: &Found<'_>, body, _| {
             let found = Request {

@@ -153,6 +153,15 @@ impl<'a> Found<'a> {
         Some(elements.into_iter().map(RawValue::get).collect())
     }
 
+    /// What stands there, if it is more than a scalar.
+    pub(super) fn composite(&self, slot: usize) -> Option<&'static str> {
+        match self.0.get(slot).copied().flatten()?.as_bytes().first()? {
+            b'{' => Some("is an object"),
+            b'[' => Some("is an array"),
+            _ => None,
+        }
+    }
+
     /// The text of a scalar: a string's content, or a number's or truth value's own text. Null, the empty string, objects
     /// and arrays are none.
     pub(super) fn scalar(&self, slot: usize) -> Option<Cow<'a, str>> {

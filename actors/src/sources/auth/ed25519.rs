@@ -20,6 +20,11 @@ const KEY_LEN: usize = 32;
 /// Bytes of a signature.
 const SIGNATURE_LEN: usize = 64;
 
+/// Whether a text that says no prefix has the length of a public key of this scheme.
+pub(super) fn may_be_public_key(config: &SignatureConfig, secret: &Key<'_>) -> bool {
+    key_bytes(secret, "", config.secret_encoding).is_ok_and(|bytes| bytes.len() == KEY_LEN)
+}
+
 impl Ed25519 {
     pub(super) fn compile(config: &SignatureConfig, url: Option<&str>, secrets: &[Key<'_>]) -> Result<Self, Fault> {
         let envelope = Envelope::compile(config, SIGNATURE_LEN)?;

@@ -1,6 +1,5 @@
 //! Signatures of the HMAC family.
 
-use chrono::{DateTime, Utc};
 use hmac::Mac;
 use sha1::Sha1;
 use sha2::{Sha256, Sha512};
@@ -113,15 +112,15 @@ impl Hmac {
         Ok(index)
     }
 
-    /// The headers that the provider would send with this request at `now`, made with the first secret. What is signed of headers that
+    /// The headers that the provider would send with this request, made with the first secret that is valid. What is signed of headers that
     /// the request lacks gets a stand-in, which is among them.
     pub(super) fn sign<H: HeaderLookup + ?Sized>(
         &self,
         request: &Incoming<'_, H>,
-        now: DateTime<Utc>,
+        valid: impl Fn(usize) -> bool,
     ) -> Option<Vec<(String, String)>> {
-        let (_, key) = self.keys.0.first()?;
-        let time = now.timestamp().to_string();
+        let (_, key) = self.keys.0.iter().find(|(index, _)| valid(*index))?;
+        let time = request.now.timestamp().to_string();
         let mut mac = key.clone();
         let mut headers = Vec::new();
         let signed = self

@@ -136,6 +136,8 @@ struct Secret {
 /// How a source's requests are verified, with its secrets.
 pub(super) struct Auth {
     schemes: Vec<Scheme>,
+    /// For each scheme the headers that others sign and it does not.
+    unsigned: Vec<Vec<String>>,
     secrets: Vec<Secret>,
     allow_from: Vec<IpNet>,
 }
@@ -150,8 +152,8 @@ impl std::fmt::Debug for Auth {
 /// Who vouches for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Voucher {
-    /// The secret with this index.
-    Secret(usize),
+    /// A secret, by the scheme with this index.
+    Scheme(usize),
     /// Each of its events carries a signature of its own, see [`Auth::verify_item`].
     Items,
     /// Nobody is asked to.
@@ -192,17 +194,19 @@ impl Auth {
             .zip(&secrets)
             .map(|(index, s)| Key { index, text: &s.text })
             .collect();
+        unambiguous(schemes, &all)?;
         let mut compiled = Vec::with_capacity(schemes.len());
-        for (i, scheme) in schemes.iter().enumerate() {
-            let keys = keys_of(scheme, schemes, &all);
+        let mut signed: Vec<Vec<String>> = Vec::with_capacity(schemes.len());
+        for (i, config) in schemes.iter().enumerate() {
+            let keys = keys_of(config, schemes, &all);
             // A way to sign that none of the secrets is for: nobody can come by it.
             if keys.is_empty() && schemes.len() > 1 && !all.is_empty() {
                 continue;
             }
-            if all.is_empty() && !matches!(scheme, AuthConfig::None { .. }) {
+            if all.is_empty() && !matches!(config, AuthConfig::None { .. }) {
                 return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".into());
             }
-            let scheme = compile_one(scheme, url, &keys, certificates, tree).map_err(|mut fault| {
+            let scheme = compile_one(config, url, &keys, certificates, tree).map_err(|mut fault| {
                 // What is wrong with a secret, or missing elsewhere, has its own place.
                 if fault.path.first().is_some_and(|key| key != "secrets") {
                     let place = ["auth".to_owned()].into_iter().chain(listed.then(|| i.to_string()));
@@ -211,9 +215,15 @@ impl Auth {
                 fault
             })?;
             compiled.push(scheme);
+            signed.push(config.signed_headers());
         }
+        let unsigned = signed.iter().map(|own| {
+            let others = signed.iter().flatten();
+            others.filter(|header| !own.contains(header)).cloned().collect()
+        });
         Ok(Self {
             schemes: compiled,
+            unsigned: unsigned.collect(),
             secrets,
             allow_from,
         })
@@ -241,7 +251,7 @@ impl Auth {
     pub(super) fn verify<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Result<Voucher, AuthError> {
         let valid = |index| self.is_valid(index, request.now);
         let mut worst: Option<AuthError> = None;
-        for scheme in &self.schemes {
+        for (i, scheme) in self.schemes.iter().enumerate() {
             let verified = match scheme {
                 Scheme::Hmac(scheme) => scheme.verify(request, valid),
                 Scheme::Ed25519(scheme) => scheme.verify(request, valid),
@@ -253,13 +263,22 @@ impl Auth {
             match verified {
                 Ok(index) => {
                     self.matched(index, request.now);
-                    return Ok(Voucher::Secret(index));
+                    return Ok(Voucher::Scheme(i));
                 }
                 Err(error) if worst.as_ref().is_none_or(|w| w.rank() < error.rank()) => worst = Some(error),
                 Err(_) => {}
             }
         }
         Err(worst.unwrap_or(AuthError::Wrong))
+    }
+
+    /// Headers that nobody has signed in a request that `voucher` vouches for, though another way to sign would have: they
+    /// say nothing.
+    pub(super) fn unsigned_headers(&self, voucher: Voucher) -> &[String] {
+        match voucher {
+            Voucher::Scheme(i) => self.unsigned.get(i).map(Vec::as_slice).unwrap_or_default(),
+            Voucher::Items | Voucher::Open => &[],
+        }
     }
 
     /// Verifies one event of a request whose events are signed one by one.
@@ -326,9 +345,10 @@ impl Auth {
     /// The headers that the provider would send with this request, where the scheme can be signed with what is at hand.
     pub(super) fn sign<H: HeaderLookup + ?Sized>(&self, request: &Incoming<'_, H>) -> Option<Vec<(String, String)>> {
         self.schemes.iter().find_map(|scheme| match scheme {
-            Scheme::Hmac(scheme) => scheme.sign(request, request.now),
+            Scheme::Hmac(scheme) => scheme.sign(request, |index| self.is_valid(index, request.now)),
             Scheme::Token(token, basic) => {
-                let secret = self.secrets.first()?;
+                let mut valid = (0..).zip(&self.secrets).filter(|(i, _)| self.is_valid(*i, request.now));
+                let (_, secret) = valid.next()?;
                 Some(vec![token.header(secret.text.expose_secret(), *basic)])
             }
             Scheme::Open { .. } | Scheme::Items(_) => Some(Vec::new()),
@@ -358,10 +378,44 @@ fn compile_one(
         AuthConfig::Hmac(config) => Scheme::Hmac(Hmac::compile(config, url, keys)?),
         AuthConfig::Ed25519(config) => Scheme::Ed25519(Ed25519::compile(config, url, keys)?),
         AuthConfig::Certificate(config) => Scheme::Certificate(Certificate::compile(config, url, keys, certificates)?),
-        AuthConfig::Basic => Scheme::Token(Token::basic(keys)?, true),
+        AuthConfig::Basic {} => Scheme::Token(Token::basic(keys)?, true),
         AuthConfig::Token(config) => Scheme::Token(Token::compile(config, keys), false),
         AuthConfig::Items(config) => Scheme::Items(ItemHmac::compile(config, tree, keys)?),
     })
+}
+
+/// Where several kinds of schemes stand side by side, it must be clear which one a secret is for: a public key that is taken
+/// for an HMAC's secret would let anybody sign who knows it, which is everybody.
+fn unambiguous(schemes: &[AuthConfig], all: &[Key<'_>]) -> Result<(), Fault> {
+    let kind = |config: &AuthConfig| std::mem::discriminant(config);
+    let several = schemes.iter().any(|config| kind(config) != kind(&schemes[0]));
+    if !several {
+        return Ok(());
+    }
+    if let Some(i) = schemes.iter().position(|config| config.secret_prefix().is_empty()) {
+        let why = "stands beside schemes of another kind and says no `secret_prefix`, so nobody could tell which secrets are for it: \
+                   set one in each, or make a source of its own for it";
+        return Err(why).under(i).under("auth");
+    }
+    let prefixes: Vec<&str> = schemes.iter().map(AuthConfig::secret_prefix).collect();
+    for key in all {
+        let text = key.text.expose_secret();
+        let marked = prefixes.iter().any(|prefix| text.starts_with(prefix));
+        let may_be_public = schemes.iter().any(|config| match config {
+            AuthConfig::Ed25519(config) => ed25519::may_be_public_key(config, key),
+            _ => false,
+        });
+        if !marked && may_be_public {
+            let mut known = prefixes.clone();
+            known.dedup();
+            let why = format!(
+                "may be a secret or a public key: write it with what it begins with at the provider ({})",
+                known.join(", ")
+            );
+            return Err(key.fault(&why));
+        }
+    }
+    Ok(())
 }
 
 /// What somebody says who means that anybody may send.

@@ -49,7 +49,7 @@ impl AuthConfigs {
 
 /// How a request shows that it is the provider's.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase")]
+#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
 pub enum AuthConfig {
     /// An HMAC over the request's parts.
     Hmac(SignatureConfig),
@@ -58,7 +58,7 @@ pub enum AuthConfig {
     /// An RSA signature with a certificate.
     Certificate(CertificateConfig),
     /// Basic authentication; a secret is `user:password`.
-    Basic,
+    Basic {},
     /// A token in a header.
     Token(TokenConfig),
     /// An HMAC in each of the request's events.
@@ -76,18 +76,35 @@ impl AuthConfig {
         match self {
             AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => &config.secret_prefix,
             AuthConfig::Certificate(_)
-            | AuthConfig::Basic
+            | AuthConfig::Basic {}
             | AuthConfig::Token(_)
             | AuthConfig::Items(_)
             | AuthConfig::None { .. } => "",
         }
     }
 
+    /// The headers that are part of what is signed, in lower case.
+    pub(in crate::sources) fn signed_headers(&self) -> Vec<String> {
+        let (content, timestamp) = match self {
+            AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => (&config.content, config.timestamp.as_deref()),
+            AuthConfig::Certificate(config) => (&config.content, None),
+            AuthConfig::Basic {} | AuthConfig::Token(_) | AuthConfig::Items(_) | AuthConfig::None { .. } => {
+                return Vec::new();
+            }
+        };
+        let named = content
+            .split("{header:")
+            .skip(1)
+            .filter_map(|rest| rest.split('}').next());
+        let timestamp = timestamp.and_then(|place| place.strip_prefix("header:"));
+        named.chain(timestamp).map(str::to_ascii_lowercase).collect()
+    }
+
     pub(super) fn set_tolerance(&mut self, tolerance: Duration) {
         match self {
             AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => config.tolerance = tolerance,
             AuthConfig::Certificate(_)
-            | AuthConfig::Basic
+            | AuthConfig::Basic {}
             | AuthConfig::Token(_)
             | AuthConfig::Items(_)
             | AuthConfig::None { .. } => {}

@@ -1,17 +1,19 @@
 //! From what is written to what works: preset and overrides come together, and are compiled.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::preset::{Preset, preset};
 use super::{
-    AnswerConfig, AuthConfig, AuthConfigs, Fault, HandshakeConfig, Invalid, RuleConfig, SourceConfig,
-    SourceConfigError, Under, Unmapped, meant,
+    AnswerConfig, AuthConfig, AuthConfigs, Fault, HandshakeConfig, Invalid, RateLimit, RuleConfig, SecretConfig,
+    SourceConfig, SourceConfigError, Under, Unmapped, meant,
 };
 use crate::sources::auth::{Auth, Certificates};
 use crate::sources::mapping::Mapping;
 use crate::sources::{Source, handshake};
+use crate::stats::rfc3339;
 
 /// A source as it works, after preset and overrides; secrets by reference only.
 #[derive(Clone, Debug, Serialize)]
@@ -24,15 +26,24 @@ pub struct EffectiveSource {
     /// Where its webhooks are posted to.
     pub path: String,
     /// References to its secrets.
-    pub secrets: Vec<String>,
+    pub secrets: Vec<ShownSecret>,
     /// The URL that is part of what is signed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Addresses that requests may come from; any where there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub allow_from: Vec<String>,
+    /// Certificates that were given beforehand.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<PathBuf>,
+    /// Roots that a certificate's chain must lead to; those of the web where nothing is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_roots: Option<PathBuf>,
     /// Whether a request must say that it is JSON.
     pub require_json: bool,
+    /// How many requests it may send.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
     /// How long the provider waits.
     #[serde(skip_serializing_if = "Option::is_none", with = "humantime_serde::option")]
     pub timeout: Option<Duration>,
@@ -53,6 +64,46 @@ pub struct EffectiveSource {
     pub handshake: Vec<HandshakeConfig>,
     /// The rules in the order in which they are tried.
     pub map: Vec<RuleConfig>,
+}
+
+/// A secret as it may be shown: where it is, never what it is.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum ShownSecret {
+    /// Its reference.
+    Reference(String),
+    /// What else was said of it.
+    Table {
+        /// Its reference.
+        from: String,
+        /// What it is called in `/stats` and metrics.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// After this it vouches for nothing any more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        valid_until: Option<String>,
+    },
+}
+
+impl ShownSecret {
+    fn of(secret: &SecretConfig) -> Self {
+        let from = secret.from.to_string();
+        match (&secret.name, secret.valid_until) {
+            (None, None) => ShownSecret::Reference(from),
+            (name, valid_until) => ShownSecret::Table {
+                from,
+                name: name.clone(),
+                valid_until: valid_until.map(rfc3339),
+            },
+        }
+    }
+
+    /// Its reference.
+    pub fn reference(&self) -> &str {
+        match self {
+            ShownSecret::Reference(from) | ShownSecret::Table { from, .. } => from,
+        }
+    }
 }
 
 /// A rule, and where the user wrote or changed it: a list of the source, and the place in it.
@@ -109,9 +160,12 @@ impl SourceConfig {
             name: self.name.clone(),
             preset: self.preset.clone(),
             path: self.path(),
-            secrets: self.secrets.iter().map(|s| s.from.to_string()).collect(),
+            secrets: self.secrets.iter().map(ShownSecret::of).collect(),
             url: self.url.clone(),
             allow_from: self.allow_from.iter().map(ToString::to_string).collect(),
+            certificates: self.certificates.clone(),
+            certificate_roots: self.certificate_roots.clone(),
+            rate_limit: self.rate_limit,
             require_json: self.require_json.or(given.and_then(|p| p.require_json)).unwrap_or(true),
             timeout: self.timeout.or(given.and_then(|p| p.timeout)),
             each: self.each.clone().or(given.and_then(|p| p.each.clone())),
@@ -212,6 +266,8 @@ impl SourceConfig {
             let added = mapping.add(&written.rule, name);
             added.map_err(|fault| place(fault, written, given))?;
         }
+        let answer = self.answer.clone().or_else(|| given?.answer.clone());
+        answer.as_ref().map(handshake::valid).transpose()?;
         let handshakes = handshake::compile(&self.handshakes(given), mapping.trees())?;
         let auth = Auth::compile(
             &schemes,
@@ -232,7 +288,7 @@ impl SourceConfig {
             wants_json: self.require_json.or(given.and_then(|p| p.require_json)).unwrap_or(true),
             rate_limit: self.rate_limit,
             timeout: self.timeout.or(given.and_then(|p| p.timeout)),
-            answer: self.answer.or_else(|| given?.answer.clone()),
+            answer,
             unmapped: self.unmapped.or(given.and_then(|p| p.unmapped)).unwrap_or_default(),
             invalid: self.invalid.or(given.and_then(|p| p.invalid)).unwrap_or_default(),
             name: self.name,
@@ -250,12 +306,19 @@ fn place(mut fault: Fault, written: &Written, given: Option<&Preset>) -> Fault {
         given.filter(|p| !p.map.is_empty()),
     ) {
         let known: Vec<&str> = given.map.iter().filter_map(|rule| rule.name.as_deref()).collect();
-        let meant = meant(name, known.iter().copied());
-        let known = known.join(", ");
-        fault.why = format!(
-            "{}; no rule of the preset is called {name:?}{meant}: there are {known}",
-            fault.why
-        );
+        fault.why = if known.contains(&name.as_str()) {
+            format!(
+                "{}; to change the preset's rule {name:?}, write it under [[sources.map]]",
+                fault.why
+            )
+        } else {
+            let meant = meant(name, known.iter().copied());
+            let known = known.join(", ");
+            format!(
+                "{}; no rule of the preset is called {name:?}{meant}: there are {known}",
+                fault.why
+            )
+        };
     }
     if let Some((list, i)) = written.at {
         fault.path.splice(0..0, [list.to_owned(), i.to_string()]);
