@@ -253,12 +253,14 @@ impl Shard {
                     }
                 };
                 let passed: Vec<&Part> = parts.iter().filter(admitted).collect();
-                let refused = |part: &&Part| {
-                    part.rows
-                        .iter()
-                        .any(|row| self.refuses(part.partition, *row, records, mutant))
+                // A value that Postgres cannot take is refused before anything is executed, whoever has the partition.
+                let bad = |part: &Part| part.rows.iter().any(|row| is_bad(part.partition, *row, records));
+                let clashes = |part: &&Part| {
+                    let mut rows = part.rows.iter();
+                    mutant == Some(Mutant::NoConflictClause)
+                        && rows.any(|row| self.is_written(part.partition, *row, records))
                 };
-                if passed.iter().any(refused) {
+                if parts.iter().any(bad) || passed.iter().any(clashes) {
                     Stage::Done(Answer::Refused)
                 } else if passed.is_empty() {
                     Stage::Done(Answer::Passed(Vec::new()))
@@ -270,15 +272,22 @@ impl Shard {
         true
     }
 
-    fn refuses(&self, partition: Partition, row: Row, records: &[Vec<Record>], mutant: Option<Mutant>) -> bool {
-        let of = |p: usize, offset: i64| usize::try_from(offset).ok().and_then(|at| records[p].get(at).copied());
-        match of(usize::from(partition), row.0) {
-            Some(Record::Poison) => true,
-            // ON CONFLICT DO NOTHING makes a redelivery no error.
-            event => {
-                mutant == Some(Mutant::NoConflictClause)
-                    && (0..self.written.len()).any(|p| self.written[p].iter().any(|offset| of(p, *offset) == event))
-            }
-        }
+    /// Whether an event is in the table already: no error, as there is ON CONFLICT DO NOTHING.
+    fn is_written(&self, partition: Partition, row: Row, records: &[Vec<Record>]) -> bool {
+        let event = record(usize::from(partition), row.0, records);
+        (0..self.written.len()).any(|p| {
+            self.written[p]
+                .iter()
+                .any(|offset| record(p, *offset, records) == event)
+        })
     }
+}
+
+fn record(partition: usize, offset: i64, records: &[Vec<Record>]) -> Option<Record> {
+    let at = usize::try_from(offset).ok()?;
+    records[partition].get(at).copied()
+}
+
+fn is_bad(partition: Partition, row: Row, records: &[Vec<Record>]) -> bool {
+    record(usize::from(partition), row.0, records) == Some(Record::Poison)
 }
