@@ -362,7 +362,7 @@ impl Rule {
                 .filter(|word| is_clean(word))
         };
         let first_word = || words().next();
-        let last_word = || words().last();
+        let last_word = || words().next_back();
         for rule in &self.status {
             let Some(word) = rule.word(request) else { continue };
             if let Some((_, status)) = rule.map.iter().find(|(known, _)| known.fits(&word)) {
