@@ -229,6 +229,7 @@ fn show(config: &Config, source: &SourceConfig, output: Output) -> Result<ExitCo
 /// A source that works, as far as that can be told without its secrets.
 fn effective(config: &Config, source: &SourceConfig) -> Result<EffectiveSource> {
     compile(config, source, false)?;
+    source.check_auth().map_err(|error| config.located(error))?;
     source.effective().map_err(|error| config.located(error))
 }
 

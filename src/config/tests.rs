@@ -220,6 +220,21 @@ fn every_mistake_in_a_source_says_where_it_stands_and_what_would_be_right() {
             signed("preset = \"stripe\"\nauth = { kind = \"none\", anybody = §\"yes\" }"),
             "i know",
         ),
+        (signed("preset = \"stripe\"\nauth = { kind = §\"hmc\" }"), "`hmac`"),
+        (
+            signed("preset = \"stripe\"\nauth = { kind = \"hmac\", header = \"x\", encoding = §\"base46\" }"),
+            "`base64`",
+        ),
+        (
+            signed(
+                "preset = \"stripe\"\nauth = [{ kind = \"hmac\", header = \"x\", encoding = \"hex\", algorithm = §\"sha265\" }]",
+            ),
+            "`sha256`",
+        ),
+        (
+            signed("preset = \"stripe\"\nauth = { kind = \"hmac\", §headr = \"x\", encoding = \"hex\" }"),
+            "`header`",
+        ),
         (
             format!("{own}[[sources]]\nname = §\"s\"\npreset = \"stripe\"\nauth = {{ kind = \"none\" }}\n"),
             "each needs its own",
@@ -243,10 +258,11 @@ fn every_mistake_in_a_source_says_where_it_stands_and_what_would_be_right() {
             "{place}, {word}\n{text}\n{message}"
         );
     }
-    // Words of a scheme: its table is read as a whole, so it is the scheme that is told.
+    // A key of another kind: it is the scheme that is told, and the key.
     for (auth, word) in [
-        ("{ kind = \"hmc\" }", "`hmac`"),
-        ("{ kind = \"hmac\", header = \"x\", encoding = \"base46\" }", "`base64`"),
+        ("{ kind = \"basic\", header = \"x\" }", "`header`"),
+        ("{ kind = \"none\", tolerance = \"5m\" }", "`tolerance`"),
+        ("{ kind = \"hmac\", header = \"x\" }", "`encoding`"),
     ] {
         let message = refusal(&format!("{SMALLEST}{}", signed(&format!("auth = {auth}"))));
         assert!(

@@ -187,9 +187,7 @@ impl Auth {
             })
         });
         let secrets: Vec<Secret> = secrets.collect::<Result<_, Fault>>()?;
-        if schemes.is_empty() {
-            return Err("has an empty list of schemes: name at least one").under("auth");
-        }
+        some(schemes, secrets.len())?;
         let all: Vec<Key<'_>> = (0..)
             .zip(&secrets)
             .map(|(index, s)| Key { index, text: &s.text })
@@ -203,17 +201,8 @@ impl Auth {
             if keys.is_empty() && schemes.len() > 1 && !all.is_empty() {
                 continue;
             }
-            if all.is_empty() && !matches!(config, AuthConfig::None { .. }) {
-                return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".into());
-            }
-            let scheme = compile_one(config, url, &keys, certificates, tree).map_err(|mut fault| {
-                // What is wrong with a secret, or missing elsewhere, has its own place.
-                if fault.path.first().is_some_and(|key| key != "secrets") {
-                    let place = ["auth".to_owned()].into_iter().chain(listed.then(|| i.to_string()));
-                    fault.path.splice(0..0, place);
-                }
-                fault
-            })?;
+            let scheme = compile_one(config, url, &keys, certificates, tree);
+            let scheme = scheme.map_err(|fault| in_scheme(fault, listed, i))?;
             compiled.push(scheme);
             signed.push(config.signed_headers());
         }
@@ -227,6 +216,17 @@ impl Auth {
             secrets,
             allow_from,
         })
+    }
+
+    /// What is wrong with the schemes by themselves, as far as it can be told without the secrets, of which there are so many.
+    pub(super) fn check(schemes: &[AuthConfig], listed: bool, secrets: usize, url: Option<&str>) -> Result<(), Fault> {
+        some(schemes, secrets)?;
+        let (certificates, mut tree) = (Certificates::provisioned(&[], None)?, Tree::default());
+        for (i, config) in schemes.iter().enumerate() {
+            let compiled = compile_one(config, url, &[], &certificates, &mut tree);
+            compiled.map_err(|fault| in_scheme(fault, listed, i))?;
+        }
+        Ok(())
     }
 
     /// Whether anybody at all may send, and nobody said that this is meant.
@@ -355,6 +355,26 @@ impl Auth {
             Scheme::Ed25519(_) | Scheme::Certificate(_) => None,
         })
     }
+}
+
+/// That there is a scheme, and a secret where one is needed.
+fn some(schemes: &[AuthConfig], secrets: usize) -> Result<(), Fault> {
+    if schemes.is_empty() {
+        return Err("has an empty list of schemes: name at least one").under("auth");
+    }
+    if secrets == 0 && !schemes.iter().all(|config| matches!(config, AuthConfig::None { .. })) {
+        return Err("has no secrets: set `secrets`, for example to [\"env:NAME\"]".into());
+    }
+    Ok(())
+}
+
+/// Where a mistake in a scheme stands. What is wrong with a secret, or missing elsewhere, has its own place.
+fn in_scheme(mut fault: Fault, listed: bool, i: usize) -> Fault {
+    if fault.path.first().is_some_and(|key| key != "secrets") {
+        let place = ["auth".to_owned()].into_iter().chain(listed.then(|| i.to_string()));
+        fault.path.splice(0..0, place);
+    }
+    fault
 }
 
 fn compile_one(

@@ -1,5 +1,7 @@
 //! How requests are signed: the forms of `auth`.
 
+mod written;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -48,8 +50,8 @@ impl AuthConfigs {
 }
 
 /// How a request shows that it is the provider's.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(tag = "kind", rename_all = "lowercase", deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum AuthConfig {
     /// An HMAC over the request's parts.
     Hmac(SignatureConfig),
@@ -66,7 +68,6 @@ pub enum AuthConfig {
     /// Nothing: anybody who reaches the listener can write. Taken only on loopback, or if said twice.
     None {
         /// The second time: `"i know"`.
-        #[serde(default)]
         anybody: Option<String>,
     },
 }
@@ -113,40 +114,33 @@ impl AuthConfig {
 }
 
 /// Where a signature stands, what it is made over, and with what key.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub struct SignatureConfig {
     /// The header that holds it.
     pub header: String,
     /// Between several items in that header.
     pub separator: Option<char>,
     /// What an item begins with that is a signature; other items are passed over.
-    #[serde(default)]
     pub prefix: String,
     /// How it is written.
     pub encoding: Encoding,
     /// What is signed, of `{body}`, `{timestamp}`, `{url}`, `{header:NAME}`, `{crc32}` (of the body, in decimal) and text between.
-    #[serde(default = "body")]
     pub content: String,
     /// Where the time of signing stands, in seconds since 1970: `header:NAME`, or `item:PREFIX` of the signature's header.
     pub timestamp: Option<String>,
     /// How old, and how far ahead, it may be.
-    #[serde(default = "five_minutes", with = "humantime_serde")]
+    #[serde(with = "humantime_serde")]
     pub tolerance: Duration,
     /// The hash of an HMAC.
-    #[serde(default = "sha256")]
     pub algorithm: Algorithm,
     /// How the secret, or the public key, is written.
-    #[serde(default = "raw")]
     pub secret_encoding: SecretEncoding,
     /// What is taken off its beginning, if it is there, before it is decoded.
-    #[serde(default)]
     pub secret_prefix: String,
 }
 
 /// RSA-SHA256 (PKCS #1 v1.5) with a certificate that the request names.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub struct CertificateConfig {
     /// The header that holds the signature, in base64.
     pub header: String,
@@ -163,50 +157,27 @@ pub struct CertificateConfig {
 }
 
 /// A token in a header.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TokenConfig {
     /// The header that holds it.
-    #[serde(default = "authorization")]
     pub header: String,
     /// What stands before it, such as `"Bearer "`.
-    #[serde(default)]
     pub prefix: String,
 }
 
-fn authorization() -> String {
-    "authorization".to_owned()
-}
-
 /// An HMAC in each event, over some of its fields.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ItemHmacConfig {
     /// Where it stands in the event.
     pub signature: String,
     /// What it is made over: pointers in braces, and text between. A missing field is empty.
     pub content: String,
     /// The hash.
-    #[serde(default = "sha256")]
     pub algorithm: Algorithm,
     /// How it is written.
     pub encoding: Encoding,
     /// How the secret is written.
-    #[serde(default = "raw")]
     pub secret_encoding: SecretEncoding,
-}
-
-fn sha256() -> Algorithm {
-    Algorithm::Sha256
-}
-fn body() -> String {
-    "{body}".to_owned()
-}
-fn five_minutes() -> Duration {
-    Duration::from_secs(300)
-}
-fn raw() -> SecretEncoding {
-    SecretEncoding::Raw
 }
 
 /// The hash of an HMAC.

@@ -150,6 +150,21 @@ impl SourceConfig {
         self.compile()
     }
 
+    /// What is wrong with the way its requests are signed, as far as it can be told without the secrets.
+    pub fn check_auth(&self) -> Result<(), SourceConfigError> {
+        let check = || {
+            let given = self.given()?;
+            let listed = matches!(self.auth, Some(AuthConfigs::Many(_)));
+            Auth::check(
+                &self.schemes(given.as_ref()),
+                listed,
+                self.secrets.len(),
+                self.url.as_deref(),
+            )
+        };
+        check().map_err(|fault| SourceConfigError::new(&self.name, fault))
+    }
+
     /// The source after preset and overrides.
     pub fn effective(&self) -> Result<EffectiveSource, SourceConfigError> {
         let given = self
