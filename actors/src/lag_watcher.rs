@@ -20,6 +20,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How long a shard may take to answer, connecting included.
 const SHARD_ANSWER: Duration = Duration::from_secs(5);
 
+/// How long its pool may take to give a connection.
+const POOL_ANSWER: Duration = Duration::from_secs(1);
+
 /// What the watcher looks at.
 #[derive(Clone)]
 pub struct LagWatcherSettings {
@@ -126,7 +129,14 @@ impl LagWatcher {
 
 async fn progress(pool: Pool) -> Result<Vec<OffsetRow>, String> {
     let read = async {
-        let mut connection = pool.get().await.map_err(|error| error.to_string())?;
+        let mut connection = match tokio::time::timeout(POOL_ANSWER, pool.get()).await {
+            Ok(Ok(connection)) => connection,
+            // The pool keeps to itself why it has none.
+            Ok(Err(_)) | Err(_) => match pool.dedicated_connection().await {
+                Err(error) => return Err(error.to_string()),
+                Ok(_) => return Err("all connections for reading are in use".to_owned()),
+            },
+        };
         offsets::read_all(&mut connection)
             .await
             .map_err(|error| error.to_string())

@@ -168,8 +168,6 @@ pub fn pool(url: &str, settings: &ConnectSettings) -> Pool {
         .max_size(2)
         .min_idle(Some(0))
         .connection_timeout(settings.connect_timeout)
-        // Who asks gets to know why there is none, and asks again by itself.
-        .retry_connection(false)
         .idle_timeout(Some(Duration::from_secs(60)))
         .build_unchecked(AsyncDieselConnectionManager::new_with_config(url, manager))
 }
