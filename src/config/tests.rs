@@ -176,6 +176,7 @@ fn every_mistake_in_a_source_says_where_it_stands_and_what_would_be_right() {
         (change("user_id = §\"data/id\""), "/pointer"),
         (change("user_id = §[\"/a\", \"heder:x\"]"), "\"header\""),
         (change("user_id = §[]"), "empty list"),
+        (change("when = { \"/type\" = §[] }"), "never fit"),
         (change("user_id = §\"/a~2b\""), "~0"),
         (change("user_id = §\"u:{/a\""), "not closed"),
         (change("when = { type = §\"x\" }"), "/pointer"),

@@ -169,7 +169,12 @@ impl Rule {
         }
         let when = when.iter().map(|(place, values)| {
             let at = Exprs::compile(&Places::One(place.clone()), trees);
-            let values = values.list().into_iter().map(Pattern::compile).collect();
+            let values: Vec<Pattern> = values.list().into_iter().map(Pattern::compile).collect();
+            if values.is_empty() {
+                return Err("names no value for this place, so it would never fit")
+                    .under(place)
+                    .under("when");
+            }
             Ok((at.under(place).under("when")?, values))
         });
         let when = when.collect::<Result<_, Fault>>()?;
