@@ -111,19 +111,16 @@ impl Member {
         let result = self.serve(&consumer, &ownership, &mut changes).await;
         self.stop_partitions().await;
         drop(consumer);
-        if result.is_err() {
-            // A client at fault may not even be able to leave.
-            if tokio::time::timeout(LEAVING, pump.close()).await.is_err() {
-                warn!(
-                    topic,
-                    waited_s = LEAVING.as_secs(),
-                    "the former client has not left the consumer group yet; going on without waiting"
-                );
-            }
-        } else {
-            pump.close().await;
+        // A client at fault may not even be able to leave.
+        let patience = if result.is_err() { LEAVING } else { Duration::MAX };
+        match tokio::time::timeout(patience, pump.close()).await {
+            Ok(()) => info!(topic, "left the consumer group"),
+            Err(_) => warn!(
+                topic,
+                waited_s = LEAVING.as_secs(),
+                "the former client has not left the consumer group yet; going on without waiting"
+            ),
         }
-        info!(topic, "left the consumer group");
         result
     }
 
@@ -281,11 +278,8 @@ impl Member {
         let Some(state) = membership.stuck(UNSETTLED, Instant::now()) else {
             return Ok(());
         };
-        if !ownership.is_empty() {
-            return Ok(());
-        }
-        let answer = self.context.probe.shape(&self.context.topic, ANSWER).await;
-        if answer.is_err() {
+        let reads = !ownership.is_empty();
+        if reads || self.context.probe.shape(&self.context.topic, ANSWER).await.is_err() {
             membership.excuse(Instant::now());
             return Ok(());
         }

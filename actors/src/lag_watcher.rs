@@ -129,17 +129,16 @@ impl LagWatcher {
 
 async fn progress(pool: Pool) -> Result<Vec<OffsetRow>, String> {
     let read = async {
-        let mut connection = match tokio::time::timeout(POOL_ANSWER, pool.get()).await {
-            Ok(Ok(connection)) => connection,
-            // The pool keeps to itself why it has none.
-            Ok(Err(_)) | Err(_) => match pool.dedicated_connection().await {
-                Err(error) => return Err(error.to_string()),
-                Ok(_) => return Err("all connections for reading are in use".to_owned()),
-            },
+        let read = match tokio::time::timeout(POOL_ANSWER, pool.get()).await {
+            Ok(Ok(mut connection)) => offsets::read_all(&mut connection).await,
+            // The pool keeps to itself why it has none; one of our own tells.
+            Ok(Err(_)) | Err(_) => {
+                let connected = pool.dedicated_connection().await;
+                let mut connection = connected.map_err(|error| error.to_string())?;
+                offsets::read_all(&mut connection).await
+            }
         };
-        offsets::read_all(&mut connection)
-            .await
-            .map_err(|error| error.to_string())
+        read.map_err(|error| error.to_string())
     };
     tokio::time::timeout(SHARD_ANSWER, read)
         .await

@@ -187,32 +187,31 @@ impl Handler<Publish> for Producer {
 
 type Reply = oneshot::Sender<Result<Delivery, PublishError>>;
 
-/// Who waits for a record's acknowledgement; counted in the actor's queue for as long as there is none.
+/// Who waits for a record's acknowledgement.
 struct Waiting {
-    reply: Option<Reply>,
-    stats: Arc<ActorStats>,
+    reply: Reply,
+    _counted: Counted,
 }
+
+/// Counts a record in the actor's queue for as long as nobody knows whether Kafka has it.
+struct Counted(Arc<ActorStats>);
 
 impl Waiting {
     fn new(reply: Reply, stats: &Arc<ActorStats>) -> Self {
         stats.queue_depth.fetch_add(1, Relaxed);
-        Self {
-            reply: Some(reply),
-            stats: stats.clone(),
-        }
+        let _counted = Counted(stats.clone());
+        Self { reply, _counted }
     }
 
-    fn tell(mut self, outcome: Result<Delivery, PublishError>) {
-        if let Some(reply) = self.reply.take() {
-            // Who asked may have stopped waiting.
-            let _ = reply.send(outcome);
-        }
+    fn tell(self, outcome: Result<Delivery, PublishError>) {
+        // Who asked may have stopped waiting.
+        let _ = self.reply.send(outcome);
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.stats.queue_depth.fetch_sub(1, Relaxed);
+        self.0.queue_depth.fetch_sub(1, Relaxed);
     }
 }
 

@@ -114,9 +114,12 @@ impl Spread {
         }
     }
 
-    /// `median (min–max)` with so many digits after the point.
+    /// `median (min–max)` with so many digits after the point; a dash for a ratio to nothing.
     pub fn text(&self, digits: usize) -> String {
         let Self { median, min, max } = self;
+        if ![median, min, max].iter().all(|figure| figure.is_finite()) {
+            return "–".to_owned();
+        }
         format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
     }
 }

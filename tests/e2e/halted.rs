@@ -148,17 +148,13 @@ fn records_that_are_gone() {
     light(async {
         let stack = shared_stack().await;
         let world = World::with_partitions(&stack, "gone", (2, 1)).await;
-        let takes_only = [
-            ("HOOKMILL_SERVICES__ORDERS", "false"),
-            ("HOOKMILL_SERVICES__DISPUTES", "false"),
-        ];
-        let instance = world.start_with("takes", &takes_only).await;
+        let instance = world.start_taking("takes").await;
         let args = SendArgs {
             count: 40,
             disputes: 0,
             ..SendArgs::default()
         };
-        let (summary, _) = world.send(&[&instance], args).await;
+        let (summary, _) = world.send(&[&instance], args.clone()).await;
         assert_eq!(summary.acked, 200);
         instance.stop().await;
         // Claimed once, so that the topic is not one that is older than the deployment.
@@ -167,12 +163,7 @@ fn records_that_are_gone() {
         instance.stop().await;
         let written = world.events().await.len();
 
-        let instance = world.start_with("takes_more", &takes_only).await;
-        let args = SendArgs {
-            count: 40,
-            disputes: 0,
-            ..SendArgs::default()
-        };
+        let instance = world.start_taking("takes_more").await;
         let (summary, _) = world.send(&[&instance], args).await;
         assert_eq!(summary.acked, 200);
         instance.stop().await;

@@ -283,6 +283,15 @@ impl World {
         instance
     }
 
+    /// The same of an instance that only takes webhooks.
+    pub async fn start_taking(&self, name: &str) -> Instance {
+        let only = [
+            ("HOOKMILL_SERVICES__ORDERS", "false"),
+            ("HOOKMILL_SERVICES__DISPUTES", "false"),
+        ];
+        self.start_with(name, &only).await
+    }
+
     /// Runs a command to its end: exit code, standard output and error together.
     pub async fn run(&self, name: &str, command: &[&str], env: &[(&str, &str)]) -> (i32, String) {
         // Ports that are free unless `env` says otherwise: the usual ones may be anybody's.

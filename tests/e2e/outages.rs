@@ -281,11 +281,7 @@ fn a_slow_shard() {
         let world = World::with_partitions(&stack, "slow_shard", (4, 1))
             .await
             .set("HOOKMILL_POSTGRES__STATEMENT_TIMEOUT", "2s");
-        let takes_only = [
-            ("HOOKMILL_SERVICES__ORDERS", "false"),
-            ("HOOKMILL_SERVICES__DISPUTES", "false"),
-        ];
-        let instance = world.start_with("takes", &takes_only).await;
+        let instance = world.start_taking("takes").await;
         let args = SendArgs {
             count: 200,
             disputes: 0,

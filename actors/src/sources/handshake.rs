@@ -1,5 +1,7 @@
 //! Requests that are no events but want an answer: challenges, pings and tests. Nothing of them lands in the tables.
 
+use actix_web::http::header::HeaderValue;
+
 use super::config::{AnswerConfig, Fault, HandshakeConfig, HandshakeMethod, Places, Under};
 use super::expr::{Exprs, Pattern};
 use super::tree::Trees;
@@ -76,7 +78,7 @@ pub(super) fn valid(answer: &AnswerConfig) -> Result<(), Fault> {
         );
         return Err(why).under("status").under("answer");
     }
-    if content_type.is_empty() || !content_type.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+    if content_type.is_empty() || HeaderValue::from_str(content_type).is_err() {
         let why = format!("has the content_type {content_type:?}: write a media type such as \"text/plain\"");
         return Err(why).under("content_type").under("answer");
     }

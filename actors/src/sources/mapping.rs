@@ -452,9 +452,12 @@ fn absent_or<'a, H: HeaderLookup + ?Sized>(
     places: &Exprs,
     request: &Request<'_, 'a, H>,
 ) -> Result<Option<Cow<'a, str>>, Refusal> {
-    match (places.eval(request), places.composite(request)) {
-        (None, Some(what)) => Err(unmappable(field, places, format!("{what}, no value"))),
-        (found, _) => Ok(found),
+    match places.eval(request) {
+        Some(found) => Ok(Some(found)),
+        None => match places.composite(request) {
+            Some(what) => Err(unmappable(field, places, format!("{what}, no value"))),
+            None => Ok(None),
+        },
     }
 }
 

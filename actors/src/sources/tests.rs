@@ -1,5 +1,6 @@
 //! Vectors and samples of the providers. They stand beside the repository; a missing folder is a failure.
 
+mod belief;
 mod paypal;
 mod presets;
 mod properties;
@@ -401,9 +402,19 @@ fn a_malformed_signature_costs_no_more_than_a_wrong_one() {
     let malformed: fn(&AuthError) -> bool =
         |why| matches!(why, AuthError::Malformed { .. } | AuthError::Missing { .. });
     let wrong: fn(&AuthError) -> bool = |why| *why == AuthError::Wrong;
+    // Both are measured in one go, and again where the machine may have been busy with something else: what truly costs more
+    // does so every time.
+    let never_dearer = |header: &str, took: &dyn Fn() -> Duration, dearest: &dyn Fn() -> Duration| {
+        let mut measured = Vec::new();
+        let cheap = (0..5).any(|_| {
+            measured.push((took(), dearest()));
+            measured.last().is_some_and(|(took, dearest)| took <= dearest)
+        });
+        assert!(cheap, "{header:.40}, beside a wrong one: {measured:?}");
+    };
     let zeros = "0".repeat(64);
     let right_form = format!("t={time},v1={zeros}");
-    let dearest = cost(&stripe, &[("stripe-signature", &right_form)], wrong);
+    let of = |signature: &str, expected| cost(&stripe, &[("stripe-signature", signature)], expected);
     for header in [
         format!("t={time},v1={}", "0".repeat(2000)),
         format!("t={time},v1={}", "0".repeat(100_000)),
@@ -414,12 +425,7 @@ fn a_malformed_signature_costs_no_more_than_a_wrong_one() {
         " ".repeat(2000),
         "=".repeat(2000),
     ] {
-        let took = cost(&stripe, &[("stripe-signature", &header)], malformed);
-        assert!(
-            took <= dearest,
-            "{took:?} for {:.40}, {dearest:?} for a wrong one",
-            header
-        );
+        never_dearer(&header, &|| of(&header, malformed), &|| of(&right_form, wrong));
     }
     let of = |signature: &str, expected| {
         let headers = [
@@ -429,17 +435,13 @@ fn a_malformed_signature_costs_no_more_than_a_wrong_one() {
         ];
         cost(&standard, &headers, expected)
     };
-    let dearest = of("v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=", wrong);
+    let right_form = "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     for header in [
         "v1,!!!! ".repeat(200),
         format!("v1,{}", "A".repeat(2000)),
         " v1".repeat(600),
         "v1a,AAAA ".repeat(200),
     ] {
-        let took = of(&header, malformed);
-        assert!(
-            took <= dearest,
-            "{took:?} for {header:.40}, {dearest:?} for a wrong one"
-        );
+        never_dearer(&header, &|| of(&header, malformed), &|| of(right_form, wrong));
     }
 }

@@ -285,6 +285,11 @@ impl Certificate {
         })
     }
 
+    /// The headers that are part of what is signed.
+    pub(super) fn signed_headers(&self) -> impl Iterator<Item = &str> {
+        self.content.headers()
+    }
+
     pub(super) fn verify<H: HeaderLookup + ?Sized>(
         &self,
         request: &Incoming<'_, H>,

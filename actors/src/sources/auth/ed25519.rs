@@ -48,6 +48,11 @@ impl Ed25519 {
         })
     }
 
+    /// The headers that are part of what is signed.
+    pub(super) fn signed_headers(&self) -> impl Iterator<Item = &str> {
+        self.content.headers().chain(self.envelope.timestamp_header())
+    }
+
     pub(super) fn verify<H: HeaderLookup + ?Sized>(
         &self,
         request: &Incoming<'_, H>,

@@ -60,6 +60,14 @@ impl Envelope {
         })
     }
 
+    /// The header that says the time, in lower case; that it is signed has been checked.
+    pub(super) fn timestamp_header(&self) -> Option<&str> {
+        match &self.timestamp {
+            Some(TimestampAt::Header(name)) => Some(name),
+            Some(TimestampAt::Item(_)) | None => None,
+        }
+    }
+
     /// The signatures in a request, and the time that they speak of.
     pub(super) fn open<'a, H: HeaderLookup + ?Sized>(&self, headers: &'a H) -> Result<Claimed<'a>, AuthError> {
         let line = required(headers, &self.header)?;

@@ -87,6 +87,11 @@ impl Hmac {
         })
     }
 
+    /// The headers that are part of what is signed.
+    pub(super) fn signed_headers(&self) -> impl Iterator<Item = &str> {
+        self.content.headers().chain(self.envelope.timestamp_header())
+    }
+
     /// Verifies the signature first and its age after that, so that a stranger learns nothing from the difference.
     /// Returns the secret that it was made with.
     pub(super) fn verify<H: HeaderLookup + ?Sized>(

@@ -125,6 +125,19 @@ enum Scheme {
     },
 }
 
+impl Scheme {
+    /// The headers that are part of what is signed, in lower case.
+    fn signed_headers(&self) -> Vec<String> {
+        let owned = |headers: &mut dyn Iterator<Item = &str>| headers.map(str::to_owned).collect();
+        match self {
+            Scheme::Hmac(scheme) => owned(&mut scheme.signed_headers()),
+            Scheme::Ed25519(scheme) => owned(&mut scheme.signed_headers()),
+            Scheme::Certificate(scheme) => owned(&mut scheme.signed_headers()),
+            Scheme::Token(..) | Scheme::Items(_) | Scheme::Open { .. } => Vec::new(),
+        }
+    }
+}
+
 /// A secret's use: what an operator needs to know before taking an old one out.
 struct Secret {
     text: SecretString,
@@ -203,8 +216,8 @@ impl Auth {
             }
             let scheme = compile_one(config, url, &keys, certificates, tree);
             let scheme = scheme.map_err(|fault| in_scheme(fault, listed, i))?;
+            signed.push(scheme.signed_headers());
             compiled.push(scheme);
-            signed.push(config.signed_headers());
         }
         let unsigned = signed.iter().map(|own| {
             let others = signed.iter().flatten();

@@ -68,6 +68,14 @@ impl Content {
         })
     }
 
+    /// The headers that are named in it, in lower case.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Header(name) => Some(name.as_str()),
+            Part::Text(_) | Part::Body | Part::Crc32 | Part::Timestamp | Part::Secret => None,
+        })
+    }
+
     fn parse(text: &str, url: Option<&str>) -> Result<Self, Fault> {
         let mut parts = Vec::new();
         let mut rest = text;

@@ -84,23 +84,6 @@ impl AuthConfig {
         }
     }
 
-    /// The headers that are part of what is signed, in lower case.
-    pub(in crate::sources) fn signed_headers(&self) -> Vec<String> {
-        let (content, timestamp) = match self {
-            AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => (&config.content, config.timestamp.as_deref()),
-            AuthConfig::Certificate(config) => (&config.content, None),
-            AuthConfig::Basic {} | AuthConfig::Token(_) | AuthConfig::Items(_) | AuthConfig::None { .. } => {
-                return Vec::new();
-            }
-        };
-        let named = content
-            .split("{header:")
-            .skip(1)
-            .filter_map(|rest| rest.split('}').next());
-        let timestamp = timestamp.and_then(|place| place.strip_prefix("header:"));
-        named.chain(timestamp).map(str::to_ascii_lowercase).collect()
-    }
-
     pub(super) fn set_tolerance(&mut self, tolerance: Duration) {
         match self {
             AuthConfig::Hmac(config) | AuthConfig::Ed25519(config) => config.tolerance = tolerance,

@@ -177,7 +177,7 @@ pub struct StatusConfig {
     /// Counts only if this place has the same word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub same_as: Option<Places>,
-    /// From the provider's words to canonical states.
+    /// From the provider's words to canonical states; a word that ends with `*` stands for all that begin so and are not named.
     #[serde(default)]
     pub map: BTreeMap<String, String>,
     /// The canonical state if there is any word at all.
