@@ -32,13 +32,18 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
+/// The product's binary: the one that is named, or the tree's.
+pub async fn product(named: Option<&Path>) -> Result<PathBuf> {
+    match named {
+        Some(binary) => binary.canonicalize().context("--binary"),
+        None => deployment::build(root()).await,
+    }
+}
+
 /// Runs a campaign; prints table and JSON. True if every promise was kept.
 pub async fn run(args: CampaignArgs) -> Result<bool> {
     args.validate()?;
-    let binary = match &args.binary {
-        Some(binary) => binary.canonicalize().context("--binary")?,
-        None => deployment::build(root()).await?,
-    };
+    let binary = product(args.binary.as_deref()).await?;
     let test_build = binary::has_failpoints(&binary)?;
     if test_build && args.binary.is_none() {
         bail!(
@@ -88,7 +93,7 @@ struct Campaign {
 async fn campaign(args: &CampaignArgs, seed: u64, dir: &Path, binary: PathBuf) -> Result<(Report, Findings)> {
     let mut report = Report {
         seed,
-        command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+        command: args.again(seed),
         revision: binary::revision(),
         started_at: Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string(),
         instances: args.instances,

@@ -16,6 +16,7 @@ mod provider;
 mod quiet;
 mod recovery;
 mod report;
+mod sweep;
 mod watch;
 mod world;
 
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
 
 use campaign::CampaignArgs;
 use mutants::MutantsArgs;
+use sweep::SweepArgs;
 
 /// Breaks a deployment of Hookmill (instances, brokers, shards, the wires between them) while signed webhooks come, and
 /// checks every promise from outside: on Kafka, on every shard, in the dead letters, in /stats.
@@ -47,11 +49,16 @@ enum Command {
     /// Each patch is applied to a copy of the tree and built there. Exit code 0 if each mutant was caught; a patch that
     /// no longer applies is an error.
     Mutants(MutantsArgs),
+    /// Runs campaigns of one seed after another.
+    ///
+    /// Logs go to target/chaos/sweep/. Exit code 0 if every promise was kept in each of them.
+    Sweep(SweepArgs),
 }
 
 async fn run(cli: Cli) -> anyhow::Result<bool> {
     match cli.command {
         Some(Command::Mutants(args)) => mutants::run(args).await,
+        Some(Command::Sweep(args)) => sweep::run(args).await,
         None => campaign::run(cli.campaign).await,
     }
 }

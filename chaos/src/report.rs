@@ -15,7 +15,7 @@ pub struct Report {
     pub ok: bool,
     /// Draws the same campaign again.
     pub seed: u64,
-    /// How it was called.
+    /// The arguments that run it again.
     pub command: String,
     /// The product's revision.
     pub revision: String,

@@ -1,0 +1,107 @@
+//! Many campaigns, one seed after another: hours of breaking in pieces that can each be run again by themselves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::campaign::{product, root};
+
+/// What is asked for.
+#[derive(Clone, Debug, clap::Args)]
+pub struct SweepArgs {
+    /// The first seed.
+    #[arg(long, default_value_t = 1001)]
+    pub from: u64,
+    /// Seeds, from the first on.
+    #[arg(long, default_value_t = 50)]
+    pub seeds: u64,
+    /// Campaigns at the same time. More than one needs cores to spare: recoveries are timed.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub jobs: u16,
+    /// Webhooks of each campaign.
+    #[arg(long, default_value_t = 20_000)]
+    pub events: u64,
+    /// Faults of each campaign.
+    #[arg(long, default_value_t = 12)]
+    pub faults: usize,
+    /// Where the reports of all go, as one JSON object.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+}
+
+/// Runs them all; prints a line for each and JSON. True if every promise was kept in each.
+pub async fn run(args: SweepArgs) -> Result<bool> {
+    if args.seeds == 0 {
+        bail!("--seeds is at least 1");
+    }
+    let binary = product(None).await?;
+    let home = root().join("target/chaos/sweep");
+    fs::create_dir_all(&home)?;
+    let began = Instant::now();
+    let campaigns = (args.from..args.from.saturating_add(args.seeds)).map(|seed| campaign(seed, &args, &binary, &home));
+    let reports: Vec<Value> = stream::iter(campaigns)
+        .buffered(usize::from(args.jobs))
+        .try_collect()
+        .await?;
+    let sum = |name: &str| reports.iter().filter_map(|report| report[name].as_u64()).sum::<u64>();
+    let failed: Vec<&Value> = reports
+        .iter()
+        .filter(|report| report["ok"] != true)
+        .map(|report| &report["seed"])
+        .collect();
+    let ok = failed.is_empty();
+    let line = json!({
+        "ok": ok,
+        "seeds": reports.len(),
+        "failed": failed,
+        "events": sum("events"),
+        "acked": sum("acked"),
+        "faults": sum("faults"),
+        "poison": sum("poison"),
+        "dead_letters": sum("dead_letters"),
+        "seconds": began.elapsed().as_secs(),
+    });
+    println!("{line}");
+    if let Some(path) = &args.report {
+        let whole = json!({ "all": line, "campaigns": reports });
+        fs::write(path, serde_json::to_string_pretty(&whole)? + "\n")
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(ok)
+}
+
+/// One campaign, in a process of its own: its report. One that cannot be run proves nothing and is an error.
+async fn campaign(seed: u64, args: &SweepArgs, binary: &Path, home: &Path) -> Result<Value> {
+    let log = home.join(format!("{seed}.log"));
+    let mut campaign = Command::new(std::env::current_exe()?);
+    campaign.args(["--seed", &seed.to_string(), "--events", &args.events.to_string()]);
+    campaign
+        .args(["--faults", &args.faults.to_string(), "--binary"])
+        .arg(binary);
+    campaign.stderr(Stdio::from(fs::File::create(&log)?)).kill_on_drop(true);
+    let output = campaign.output().await?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    fs::write(log.with_extension("out"), said.as_bytes())?;
+    let report: Option<Value> = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    let report = report.with_context(|| format!("the campaign of seed {seed} failed: see {}", log.display()))?;
+    let how = if report["ok"] == true { "ok" } else { "BROKEN" };
+    println!(
+        "seed {seed}: {how}, {} webhooks, {} faults, {} dead letters, {:.0} s{}",
+        report["events"],
+        report["faults"],
+        report["dead_letters"],
+        report["seconds"].as_f64().unwrap_or_default(),
+        if report["ok"] == true {
+            String::new()
+        } else {
+            format!(" ({}; {})", report["broken"], log.display())
+        },
+    );
+    Ok(report)
+}
