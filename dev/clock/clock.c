@@ -1,7 +1,7 @@
 /* Preloaded into a process, makes its wall clock tell another time: the kernel's and the number of nanoseconds that
  * stands in the file named by CHAOS_CLOCK, which is mapped, so that a change counts at once. Who waits on a condition until
- * a point in time of that clock waits until it has come, as with the kernel's: longer when it is set back meanwhile. The
- * monotonic clock stays as it is. */
+ * a point in time of that clock waits until it has come, as with the kernel's: longer when it is set back meanwhile; it is
+ * woken now and then for nothing, to look at the clock, as any waiter may be. The monotonic clock stays as it is. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -17,8 +17,10 @@
 
 #define BILLION 1000000000LL
 
-/* How soon a change is noticed by who waits. */
+/* How soon a change is noticed by who waits, in ns. */
+#ifndef SLICE
 #define SLICE (50 * 1000000LL)
+#endif
 
 static volatile int64_t *offset;
 static int (*real_timedwait)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
@@ -61,15 +63,16 @@ time_t time(time_t *out) {
 }
 
 int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until) {
+    struct timespec now;
+    syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
+    int64_t real = (int64_t)now.tv_sec * BILLION + now.tv_nsec;
     int64_t due = (int64_t)until->tv_sec * BILLION + until->tv_nsec;
-    for (;;) {
-        struct timespec now;
-        syscall(SYS_clock_gettime, CLOCK_REALTIME, &now);
-        int64_t real = (int64_t)now.tv_sec * BILLION + now.tv_nsec, left = due - real - (offset ? *offset : 0);
-        if (left <= 0) left = 0;
-        int64_t slice = real + (left < SLICE ? left : SLICE);
-        struct timespec next = {slice / BILLION, slice % BILLION};
-        int result = real_timedwait(cond, mutex, &next);
-        if (result != ETIMEDOUT || left == 0) return result;
-    }
+    int64_t left = due - real - (offset ? *offset : 0);
+    if (left < 0) left = 0;
+    int64_t slice = real + (left < SLICE ? left : SLICE);
+    struct timespec next = {slice / BILLION, slice % BILLION};
+    int result = real_timedwait(cond, mutex, &next);
+    /* Only the caller can tell whether what it waits for has come between the end of the wait and this point: the signal
+     * for it went to nobody. So it looks, and waits again. */
+    return result == ETIMEDOUT && left > SLICE ? 0 : result;
 }

@@ -14,21 +14,32 @@ pub struct Library(PathBuf);
 impl Library {
     /// Compiles it into `dir`, with the C compiler that librdkafka needs too.
     pub fn compile(dir: &Path) -> Result<Self> {
-        let (source, library) = (dir.join("clock.c"), dir.join("clock.so"));
-        fs::write(&source, include_str!("../clock/clock.c"))?;
-        let output = Command::new("cc")
-            .args(["-O2", "-shared", "-fPIC", "-o"])
-            .args([&library, &source])
-            .output()
-            .context("cc cannot be started: install a C compiler")?;
-        if !output.status.success() {
-            bail!(
-                "the clock cannot be compiled: {}",
-                String::from_utf8_lossy(&output.stderr)
-            );
-        }
+        let library = dir.join("clock.so");
+        cc(
+            dir,
+            "clock.c",
+            include_str!("../clock/clock.c"),
+            &library,
+            &["-shared", "-fPIC"],
+        )?;
         Ok(Self(library))
     }
+}
+
+fn cc(dir: &Path, name: &str, code: &str, product: &Path, flags: &[&str]) -> Result<()> {
+    let source = dir.join(name);
+    fs::write(&source, code)?;
+    let output = Command::new("cc")
+        .args(["-O2", "-pthread", "-o"])
+        .args([product, &source])
+        .args(flags)
+        .output()
+        .context("cc cannot be started: install a C compiler")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("{name} cannot be compiled: {said}");
+    }
+    Ok(())
 }
 
 /// The clock of one process.
@@ -83,6 +94,23 @@ mod tests {
             .expect("after 1970")
             .as_secs();
         assert!((now - told).abs_diff(86_400) < 5, "{told} while it was {now}");
+        fs::remove_dir_all(dir).expect("removed");
+    }
+
+    /// Who waits with a long time-out hears a signal at once, whenever it comes: with slices of 20 us, thousands come just
+    /// as one ends.
+    #[test]
+    fn no_signal_is_lost() {
+        let dir = std::env::temp_dir().join(format!("hookmill-signals-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a folder");
+        let (library, program) = (dir.join("clock.so"), dir.join("signals"));
+        let flags = ["-shared", "-fPIC", "-DSLICE=20000LL"];
+        cc(&dir, "clock.c", include_str!("../clock/clock.c"), &library, &flags).expect("compiled");
+        cc(&dir, "signals.c", include_str!("../clock/signals.c"), &program, &[]).expect("compiled");
+        let clock = Clock::new(&Library(library), &dir, "test").expect("a clock");
+        let told = Command::new(program).envs(clock.env).output().expect("it runs");
+        let longest: u64 = String::from_utf8_lossy(&told.stdout).trim().parse().expect("ms");
+        assert!(longest < 1000, "a waiter was not woken for {longest} ms");
         fs::remove_dir_all(dir).expect("removed");
     }
 }

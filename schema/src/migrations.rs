@@ -1,5 +1,7 @@
 //! Bringing a shard's tables up to date.
 
+use std::time::Duration;
+
 use diesel::dsl::sql;
 use diesel::migration::MigrationSource;
 use diesel::pg::Pg;
@@ -16,11 +18,20 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../migrations");
 /// Applies what is pending on the shard at `url`, under a lock that lets one process do it and the others wait. Returns
 /// the names of what this call applied.
 pub async fn run(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, ShardError> {
+    // Most starts find nothing to do, and wait for nobody.
+    if pending(url, settings).await?.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut connection = shard::connect_upkeep(url, settings).await?;
-    // A migration of a large table may take its time, and so may the process that is doing it now.
+    // A migration of a large table may take its time, and so may the process that is doing it now. One whose host is gone
+    // must not keep the others waiting until the server's own patience of hours is over.
     connection
-        .batch_execute("SET statement_timeout = 0; SET lock_timeout = '10min'; SELECT pg_advisory_lock(hashtext('hookmill:migrations'))")
+        .batch_execute(
+            "SET statement_timeout = 0; SET lock_timeout = '10min'; \
+             SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
+        )
         .await?;
+    lock(&mut connection).await?;
     harness(connection, |harness| {
         let pending = harness.pending_migrations(MIGRATIONS)?;
         let names = pending.iter().map(|migration| migration.name().to_string()).collect();
@@ -28,6 +39,18 @@ pub async fn run(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, S
         Ok(names)
     })
     .await
+}
+
+async fn lock(connection: &mut AsyncPgConnection) -> diesel::QueryResult<()> {
+    let mut waiting =
+        std::pin::pin!(connection.batch_execute("SELECT pg_advisory_lock(hashtext('hookmill:migrations'))"));
+    if let Ok(locked) = tokio::time::timeout(SOON, &mut waiting).await {
+        return locked;
+    }
+    tracing::warn!(
+        "another process migrates this shard, or holds the lock for it (pg_locks, locktype advisory); waiting for at most 10 minutes"
+    );
+    waiting.await
 }
 
 /// The names of what [`run`] would apply. Changes nothing.
@@ -46,6 +69,9 @@ pub async fn pending(url: &str, settings: &ConnectSettings) -> Result<Vec<String
     })
     .await
 }
+
+/// After so long a wait for the lock is told of.
+const SOON: Duration = Duration::from_secs(3);
 
 type Harness = AsyncConnectionWrapper<AsyncPgConnection>;
 type Names = diesel::migration::Result<Vec<String>>;

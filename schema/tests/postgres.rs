@@ -635,6 +635,23 @@ async fn many_may_migrate_at_once_and_one_does() {
     );
 }
 
+/// Somebody holds the lock of migrations and does not let go, as a process does whose host is gone: a start that finds
+/// nothing to do does not wait for it.
+#[tokio::test]
+async fn nothing_to_migrate_waits_for_nobody() {
+    let database = Database::new().await;
+    let other = database.server.shard(0).connect(&database.name).await;
+    let other = other.expect("a connection");
+    other
+        .batch_execute("SELECT pg_advisory_lock(hashtext('hookmill:migrations'))")
+        .await
+        .expect("the lock");
+    let settings = settings();
+    let run = migrations::run(&database.url, &settings);
+    let applied = tokio::time::timeout(Duration::from_secs(5), run).await;
+    assert!(applied.expect("in time").expect("an answer").is_empty());
+}
+
 #[tokio::test]
 async fn a_shard_knows_who_it_is() {
     let database = Database::new().await;
