@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -46,6 +47,10 @@ int clock_gettime(clockid_t id, struct timespec *out) {
     return result;
 }
 
+int timespec_get(struct timespec *out, int base) {
+    return base == TIME_UTC && clock_gettime(CLOCK_REALTIME, out) == 0 ? base : 0;
+}
+
 int gettimeofday(struct timeval *restrict out, void *restrict zone) {
     struct timespec now;
     (void)zone;
@@ -75,4 +80,13 @@ int pthread_cond_timedwait(pthread_cond_t *cond, pthread_mutex_t *mutex, const s
     /* Only the caller can tell whether what it waits for has come between the end of the wait and this point: the signal
      * for it went to nobody. So it looks, and waits again. */
     return result == ETIMEDOUT && left > SLICE ? 0 : result;
+}
+
+/* glibc's own does not come by the function above. */
+int cnd_timedwait(cnd_t *restrict cond, mtx_t *restrict mutex, const struct timespec *restrict until) {
+    switch (pthread_cond_timedwait((pthread_cond_t *)cond, (pthread_mutex_t *)mutex, until)) {
+    case 0: return thrd_success;
+    case ETIMEDOUT: return thrd_timedout;
+    default: return thrd_error;
+    }
 }
