@@ -30,6 +30,9 @@ pub struct SweepArgs {
     /// Faults of each campaign.
     #[arg(long, default_value_t = 12)]
     pub faults: usize,
+    /// Go on with an earlier sweep: seeds whose reports it has left are not run again. Each report names its revision.
+    #[arg(long)]
+    pub resume: bool,
     /// Where the reports of all go, as one JSON object.
     #[arg(long)]
     pub report: Option<PathBuf>,
@@ -79,6 +82,11 @@ pub async fn run(args: SweepArgs) -> Result<bool> {
 /// One campaign, in a process of its own: its report. One that cannot be run proves nothing and is an error.
 async fn campaign(seed: u64, args: &SweepArgs, binary: &Path, home: &Path) -> Result<Value> {
     let log = home.join(format!("{seed}.log"));
+    let left = fs::read_to_string(log.with_extension("out"));
+    if let Some(report) = left.ok().filter(|_| args.resume).and_then(|said| last_line(&said)) {
+        tell(seed, &report, &log);
+        return Ok(report);
+    }
     let mut campaign = Command::new(std::env::current_exe()?);
     campaign.args(["--seed", &seed.to_string(), "--events", &args.events.to_string()]);
     campaign
@@ -88,20 +96,23 @@ async fn campaign(seed: u64, args: &SweepArgs, binary: &Path, home: &Path) -> Re
     let output = campaign.output().await?;
     let said = String::from_utf8_lossy(&output.stdout);
     fs::write(log.with_extension("out"), said.as_bytes())?;
-    let report: Option<Value> = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
+    let report = last_line(&said);
     let report = report.with_context(|| format!("the campaign of seed {seed} failed: see {}", log.display()))?;
-    let how = if report["ok"] == true { "ok" } else { "BROKEN" };
-    println!(
-        "seed {seed}: {how}, {} webhooks, {} faults, {} dead letters, {:.0} s{}",
-        report["events"],
-        report["faults"],
-        report["dead_letters"],
-        report["seconds"].as_f64().unwrap_or_default(),
-        if report["ok"] == true {
-            String::new()
-        } else {
-            format!(" ({}; {})", report["broken"], log.display())
-        },
-    );
+    tell(seed, &report, &log);
     Ok(report)
+}
+
+fn last_line(said: &str) -> Option<Value> {
+    serde_json::from_str(said.lines().last()?).ok()
+}
+
+fn tell(seed: u64, report: &Value, log: &Path) {
+    let (ok, seconds) = (report["ok"] == true, report["seconds"].as_f64().unwrap_or_default());
+    let (events, faults, dead) = (&report["events"], &report["faults"], &report["dead_letters"]);
+    let how = if ok {
+        "ok".to_owned()
+    } else {
+        format!("BROKEN ({}; {})", report["broken"], log.display())
+    };
+    println!("seed {seed}: {how}, {events} webhooks, {faults} faults, {dead} dead letters, {seconds:.0} s");
 }
