@@ -125,5 +125,6 @@ mod tests {
         assert_eq!(Kind::Order.status("won"), None);
         assert!(Kind::Order.rank(Status::Refunded) > Kind::Order.rank(Status::Paid));
         assert_eq!(Kind::Dispute.rank(Status::Paid), 0);
+        assert_eq!(Kind::Dispute.to_string(), "dispute");
     }
 }

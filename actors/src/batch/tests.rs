@@ -132,3 +132,86 @@ fn a_full_batch_stops_the_reading_until_it_is_sent() {
     outbox.push(row(2));
     assert!(outbox.next_batch().is_none(), "one may be in flight");
 }
+
+#[test]
+fn bytes_fill_a_batch_too_and_are_counted_anew_for_the_next() {
+    let each = row(0).byte_len();
+    assert!(each > 0);
+    let limits = BatchLimits {
+        bytes: 3 * each,
+        ..LIMITS
+    };
+    let mut outbox = Outbox::new(0, limits);
+    for offset in 0..6 {
+        assert!(outbox.has_room(), "at {offset}");
+        outbox.push(row(offset));
+        if offset % 3 == 2 {
+            assert!(!outbox.has_room());
+            assert_eq!(outbox.next_batch().expect("a full batch").rows.len(), 3);
+        }
+    }
+}
+
+#[test]
+fn nothing_is_read_while_something_came_back() {
+    let mut outbox = filled(0..2);
+    assert_eq!((outbox.waiting_rows(), outbox.expected()), (2, 2));
+    let batch = outbox.next_batch().expect("two rows wait");
+    assert_eq!(outbox.waiting_rows(), 0);
+    outbox.push(row(2));
+    outbox.rejected(batch);
+    assert!(!outbox.has_room());
+    assert_eq!(outbox.waiting_rows(), 3, "two came back, one is being gathered");
+    let half = outbox.next_batch().expect("a half");
+    assert!(outbox.next_batch().is_none(), "one at a time");
+    outbox.rejected(half);
+    assert_eq!(outbox.poison().map(BatchRow::offset), Some(0));
+    assert!(!outbox.has_room() && outbox.next_batch().is_none());
+    outbox.step_over_poison();
+    let half = outbox.next_batch().expect("the other half");
+    assert_eq!((half.from, half.next), (0, 2));
+    outbox.committed();
+    assert!(outbox.has_room());
+}
+
+#[test]
+fn what_is_sent_is_remembered_until_its_answer() {
+    let value = r#"{"specversion":"1.0","id":"e","source":"s","type":"t","time":"2026-01-01T00:00:00Z","receivedtime":"2026-01-02T00:00:00Z","kind":"order","userid":"u","orderid":"o","status":"paid","data":{}}"#;
+    let event = |offset| {
+        let record = Record::new(offset, None, None, Some(value.as_bytes()), std::iter::empty());
+        Row::decode(Table::Orders, record, "t", 0).expect("an event")
+    };
+    let mut outbox = Outbox::new(5, LIMITS);
+    outbox.push(event(5));
+    outbox.push(event(8));
+    assert!(outbox.next_batch().is_some());
+    outbox.push(row(9));
+    assert!(outbox.next_batch().is_some());
+    let sent = |next, rows, oldest_received_us| Sent {
+        next,
+        rows,
+        oldest_received_us,
+    };
+    assert_eq!(outbox.committed(), Some(sent(9, 2, Some(1_767_312_000_000_000))));
+    assert_eq!(outbox.committed(), Some(sent(10, 1, None)));
+    assert_eq!(outbox.committed(), None);
+}
+
+#[test]
+fn batches_out_of_step_come_back_in_the_order_of_their_offsets() {
+    let limits = BatchLimits { in_flight: 3, ..LIMITS };
+    let mut outbox = Outbox::new(0, limits);
+    let flight: Vec<_> = (0..3)
+        .map(|offset| {
+            outbox.push(row(offset));
+            outbox.next_batch().expect("one row waits")
+        })
+        .collect();
+    for batch in flight.into_iter().rev() {
+        outbox.out_of_step(batch);
+    }
+    for offset in 0..3 {
+        assert_eq!(outbox.next_batch().map(|batch| batch.from), Some(offset));
+        outbox.committed();
+    }
+}

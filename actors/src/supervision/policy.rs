@@ -138,14 +138,33 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_counts_until_the_window_has_passed_it() {
+        let (mut history, start) = (History::default(), Instant::now());
+        assert_eq!(history.recent(), 0);
+        for _ in 0..3 {
+            history.decide(start, INTENSITY, BACKOFF, 0.0);
+        }
+        assert_eq!(history.recent(), 3);
+        let last = start + INTENSITY.within;
+        assert_eq!(history.decide(last, INTENSITY, BACKOFF, 0.0), Decision::Escalate);
+        let after = last + Duration::from_nanos(1);
+        let first = Decision::RestartAfter(Duration::from_millis(100));
+        assert_eq!(history.decide(after, INTENSITY, BACKOFF, 0.0), first);
+        assert_eq!(history.recent(), 1);
+    }
+
+    #[test]
     fn delay_is_capped_and_jitter_takes_at_most_half() {
         assert_eq!(BACKOFF.delay(40, 0.0), Duration::from_secs(1));
         assert_eq!(BACKOFF.delay(40, 1.0), Duration::from_millis(500));
+        assert_eq!(BACKOFF.delay(0, 0.5), Duration::from_millis(75));
+        assert_eq!(BACKOFF.delay(0, 7.0), Duration::from_millis(50));
     }
 
     #[test]
     fn rest_for_one_takes_those_started_later() {
         assert_eq!(Strategy::RestForOne.affected(1, 4), 1..4);
         assert_eq!(Strategy::OneForOne.affected(1, 4), 1..2);
+        assert_eq!(Strategy::Independent.affected(1, 4), 1..2);
     }
 }
