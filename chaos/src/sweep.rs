@@ -30,6 +30,9 @@ pub struct SweepArgs {
     /// Faults of each campaign.
     #[arg(long, default_value_t = 12)]
     pub faults: usize,
+    /// Kafka brokers of each campaign: 1 or 3.
+    #[arg(long, default_value_t = 3)]
+    pub brokers: usize,
     /// Go on with an earlier sweep: seeds whose reports it has left are not run again. Each report names its revision.
     #[arg(long)]
     pub resume: bool,
@@ -89,9 +92,9 @@ async fn campaign(seed: u64, args: &SweepArgs, binary: &Path, home: &Path) -> Re
     }
     let mut campaign = Command::new(std::env::current_exe()?);
     campaign.args(["--seed", &seed.to_string(), "--events", &args.events.to_string()]);
-    campaign
-        .args(["--faults", &args.faults.to_string(), "--binary"])
-        .arg(binary);
+    campaign.args(["--faults", &args.faults.to_string()]);
+    campaign.args(["--brokers", &args.brokers.to_string()]);
+    campaign.arg("--binary").arg(binary);
     campaign.stderr(Stdio::from(fs::File::create(&log)?)).kill_on_drop(true);
     let output = campaign.output().await?;
     let said = String::from_utf8_lossy(&output.stdout);

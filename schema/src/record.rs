@@ -166,6 +166,11 @@ mod tests {
         assert_eq!(record.key(), Some(&b"k"[..]));
         assert_eq!(record.value(), Some(&b"\x00v"[..]));
         assert_eq!(record.headers().collect::<Vec<_>>(), headers);
+        assert_eq!(
+            record.byte_len(),
+            3 + 8 * 4 + 3 + 3,
+            "value and key, eight lengths, names, values"
+        );
         let empty = Record::new(7, None, None, None, std::iter::empty());
         assert_eq!((empty.key(), empty.value(), empty.headers().count()), (None, None, 0));
     }
