@@ -26,7 +26,7 @@ pub async fn check(world: &World, settings: Settings, sent: &mut Vec<Sent>, find
     if let Err(error) = settle(world).await {
         findings.add(RULE, None, format!("{error:#}"));
     }
-    let (stats_before, records_before) = (stats(world).await?, records(world).await?);
+    let (stats_before, records_before) = standstill(world).await?;
     let settings = Settings {
         run_id: format!("{}q", settings.run_id),
         count: EVENTS,
@@ -54,7 +54,7 @@ pub async fn check(world: &World, settings: Settings, sent: &mut Vec<Sent>, find
     if let Err(error) = settle(world).await {
         findings.add(RULE, None, format!("{error:#}"));
     }
-    let (stats_after, records_after) = (stats(world).await?, records(world).await?);
+    let (stats_after, records_after) = standstill(world).await?;
     let unanswered = counters.unacknowledged.load(Relaxed);
     if unanswered > 0 {
         findings.add(
@@ -78,6 +78,21 @@ pub async fn check(world: &World, settings: Settings, sent: &mut Vec<Sent>, find
         }
     }
     Ok(())
+}
+
+/// The figures of a moment at which nothing is under way: all that was on Kafka is written, and for a second nothing has
+/// come. What the providers repeat may come after the last acknowledgement that is waited for.
+async fn standstill(world: &World) -> Result<(Vec<Stats>, i64)> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        world.landed(&world.deployment, deadline).await?;
+        let before = records(world).await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (stats, after) = (stats(world).await?, records(world).await?);
+        if before == after || Instant::now() > deadline {
+            return Ok((stats, after));
+        }
+    }
 }
 
 /// Waits until every partition runs on exactly one instance, which says what the shard says of it.
