@@ -120,7 +120,7 @@ async fn campaign(args: &CampaignArgs, seed: u64, dir: &Path, binary: PathBuf) -
         seed,
         run_id: format!("c{seed}"),
         count: args.events,
-        poison: (args.events / 500).max(2),
+        poison: (args.events / args.poison).max(2),
         connections: 32,
         duplicates: 4,
         disorder: 10,

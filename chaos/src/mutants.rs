@@ -243,7 +243,8 @@ async fn hunt(mutant: &Mutant, binary: &Path, seeds: &[u64], logs: &Path) -> Res
             .args(["--seed", &seed.to_string(), "--first"]);
         campaign.arg("--dir").arg(&dir).args(&mutant.campaign);
         campaign.stderr(Stdio::from(fs::File::create(&log)?)).kill_on_drop(true);
-        let output = campaign.output().await?;
+        // Not output(): that takes standard error too.
+        let output = campaign.stdout(Stdio::piped()).spawn()?.wait_with_output().await?;
         let said = String::from_utf8_lossy(&output.stdout);
         fs::write(log.with_extension("out"), said.as_bytes())?;
         let report: Option<Value> = said.lines().last().and_then(|line| serde_json::from_str(line).ok());

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
@@ -49,7 +48,6 @@ pub async fn run(args: SweepArgs) -> Result<bool> {
     let binary = product(None).await?;
     let home = root().join("target/chaos/sweep");
     fs::create_dir_all(&home)?;
-    let began = Instant::now();
     let campaigns = (args.from..args.from.saturating_add(args.seeds)).map(|seed| campaign(seed, &args, &binary, &home));
     let reports: Vec<Value> = stream::iter(campaigns)
         .buffered(usize::from(args.jobs))
@@ -71,7 +69,7 @@ pub async fn run(args: SweepArgs) -> Result<bool> {
         "faults": sum("faults"),
         "poison": sum("poison"),
         "dead_letters": sum("dead_letters"),
-        "seconds": began.elapsed().as_secs(),
+        "seconds": reports.iter().filter_map(|report| report["seconds"].as_f64()).sum::<f64>().round(),
     });
     println!("{line}");
     if let Some(path) = &args.report {
@@ -96,7 +94,8 @@ async fn campaign(seed: u64, args: &SweepArgs, binary: &Path, home: &Path) -> Re
     campaign.args(["--brokers", &args.brokers.to_string()]);
     campaign.arg("--binary").arg(binary);
     campaign.stderr(Stdio::from(fs::File::create(&log)?)).kill_on_drop(true);
-    let output = campaign.output().await?;
+    // Not output(): that takes standard error too.
+    let output = campaign.stdout(Stdio::piped()).spawn()?.wait_with_output().await?;
     let said = String::from_utf8_lossy(&output.stdout);
     fs::write(log.with_extension("out"), said.as_bytes())?;
     let report = last_line(&said);

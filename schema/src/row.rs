@@ -59,3 +59,25 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topics_tables_decide_what_a_record_becomes() {
+        let event = r#"{"specversion":"1.0","id":"e","source":"s","type":"t","time":"2026-01-01T00:00:00Z","kind":"order","userid":"u","orderid":"o","status":"paid","data":{}}"#;
+        let decode = |table| {
+            let record = Record::new(7, None, None, Some(event.as_bytes()), std::iter::empty());
+            Row::decode(table, record, "t.DLQ", 3)
+        };
+        let order = decode(Table::Orders).expect("an event");
+        assert!(order.event().is_some() && order.dead_letter().is_none());
+        assert_eq!(order.record().offset, 7);
+        let letter = decode(Table::DeadLetters).expect("any record is one");
+        assert!(letter.event().is_none() && letter.dead_letter().is_some());
+        assert_eq!(letter.record().offset, 7);
+        let (record, _) = decode(Table::Disputes).expect_err("it is of another kind");
+        assert_eq!(record.offset, 7);
+    }
+}

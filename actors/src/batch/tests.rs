@@ -181,6 +181,7 @@ fn what_is_sent_is_remembered_until_its_answer() {
         let record = Record::new(offset, None, None, Some(value.as_bytes()), std::iter::empty());
         Row::decode(Table::Orders, record, "t", 0).expect("an event")
     };
+    assert!(event(5).byte_len() >= value.len());
     let mut outbox = Outbox::new(5, LIMITS);
     outbox.push(event(5));
     outbox.push(event(8));

@@ -34,6 +34,9 @@ pub struct CampaignArgs {
     /// Most webhooks a second.
     #[arg(long, default_value_t = 1000)]
     pub rate: u64,
+    /// One in so many webhooks is verified and can never be written.
+    #[arg(long, default_value_t = 500)]
+    pub poison: u64,
     /// Only these kinds of faults, with commas between.
     #[arg(long, value_delimiter = ',', value_enum)]
     pub only: Vec<Kind>,
@@ -72,6 +75,7 @@ impl CampaignArgs {
             ("shards", self.shards as u64, 2),
             ("instances", self.instances as u64, 3),
             ("rate", self.rate, 1000),
+            ("poison", self.poison, 500),
             ("recovery", self.recovery, 45),
         ] {
             if value != default {
@@ -94,6 +98,9 @@ impl CampaignArgs {
         }
         if self.instances == 0 || self.instances > 8 || self.shards == 0 || self.shards > 8 {
             bail!("--instances and --shards are from 1 to 8");
+        }
+        if self.poison == 0 {
+            bail!("--poison is at least 1");
         }
         if self.events < 100 {
             bail!("--events is at least 100");
