@@ -257,6 +257,7 @@ mod tests {
         assert_eq!(choice.chosen, [jobs[0].clone()]);
         assert_eq!(choice.left, [jobs[1].clone(), jobs[2].clone(), jobs[3].clone()]);
         assert_eq!(choose(&jobs[..1], 1).chosen.len(), 1);
+        assert_eq!(choose(&jobs[..2], 10).chosen.len(), 2, "filled to the last row");
     }
 
     #[test]
