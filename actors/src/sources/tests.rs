@@ -4,6 +4,7 @@ mod belief;
 mod paypal;
 mod presets;
 mod properties;
+mod rules;
 
 use std::path::PathBuf;
 
