@@ -32,18 +32,13 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }
 
-/// The product's binary: the one that is named, or the tree's.
-pub async fn product(named: Option<&Path>) -> Result<PathBuf> {
-    match named {
-        Some(binary) => binary.canonicalize().context("--binary"),
-        None => deployment::build(root()).await,
-    }
-}
-
 /// Runs a campaign; prints table and JSON. True if every promise was kept.
 pub async fn run(args: CampaignArgs) -> Result<bool> {
     args.validate()?;
-    let binary = product(args.binary.as_deref()).await?;
+    let binary = match &args.binary {
+        Some(binary) => binary.canonicalize().context("--binary")?,
+        None => deployment::build(root()).await?,
+    };
     let test_build = binary::has_failpoints(&binary)?;
     if test_build && args.binary.is_none() {
         bail!(

@@ -3,6 +3,7 @@
 
 mod campaign;
 mod check;
+mod child;
 mod deployment;
 mod fault;
 mod garbage;

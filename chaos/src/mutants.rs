@@ -4,15 +4,14 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use serde_json::Value;
 use tokio::process::Command;
 
 use crate::campaign::root;
+use crate::child;
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -236,19 +235,14 @@ async fn hunt(mutant: &Mutant, binary: &Path, seeds: &[u64], logs: &Path) -> Res
         let dir = logs.join(format!("{}-{seed}", mutant.name));
         // Servers of a former run would be taken up again.
         let _ = fs::remove_dir_all(&dir);
-        let mut campaign = Command::new(std::env::current_exe()?);
-        campaign
-            .arg("--binary")
-            .arg(binary)
-            .args(["--seed", &seed.to_string(), "--first"]);
-        campaign.arg("--dir").arg(&dir).args(&mutant.campaign);
-        campaign.stderr(Stdio::from(fs::File::create(&log)?)).kill_on_drop(true);
-        // Not output(): that takes standard error too.
-        let output = campaign.stdout(Stdio::piped()).spawn()?.wait_with_output().await?;
-        let said = String::from_utf8_lossy(&output.stdout);
-        fs::write(log.with_extension("out"), said.as_bytes())?;
-        let report: Option<Value> = said.lines().last().and_then(|line| serde_json::from_str(line).ok());
-        let report = report.with_context(|| format!("the campaign failed: see {}", log.display()))?;
+        let report = child::campaign(&log, |campaign| {
+            campaign.arg("--binary").arg(binary);
+            campaign
+                .args(["--seed", &seed.to_string(), "--first", "--dir"])
+                .arg(&dir);
+            campaign.args(&mutant.campaign);
+        })
+        .await?;
         let _ = fs::remove_dir_all(&dir);
         if report["ok"] == false {
             let broken = report["broken"].as_object().into_iter().flatten();

@@ -2,14 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::campaign::{product, root};
+use crate::campaign::root;
+use crate::{child, deployment};
 
 /// What is asked for.
 #[derive(Clone, Debug, clap::Args)]
@@ -45,7 +44,7 @@ pub async fn run(args: SweepArgs) -> Result<bool> {
     if args.seeds == 0 {
         bail!("--seeds is at least 1");
     }
-    let binary = product(None).await?;
+    let binary = deployment::build(root()).await?;
     let home = root().join("target/chaos/sweep");
     fs::create_dir_all(&home)?;
     let campaigns = (args.from..args.from.saturating_add(args.seeds)).map(|seed| campaign(seed, &args, &binary, &home));
@@ -80,32 +79,24 @@ pub async fn run(args: SweepArgs) -> Result<bool> {
     Ok(ok)
 }
 
-/// One campaign, in a process of its own: its report. One that cannot be run proves nothing and is an error.
+/// The report of one campaign.
 async fn campaign(seed: u64, args: &SweepArgs, binary: &Path, home: &Path) -> Result<Value> {
     let log = home.join(format!("{seed}.log"));
     let left = fs::read_to_string(log.with_extension("out"));
-    if let Some(report) = left.ok().filter(|_| args.resume).and_then(|said| last_line(&said)) {
+    if let Some(report) = left.ok().filter(|_| args.resume).and_then(|said| child::report(&said)) {
         tell(seed, &report, &log);
         return Ok(report);
     }
-    let mut campaign = Command::new(std::env::current_exe()?);
-    campaign.args(["--seed", &seed.to_string(), "--events", &args.events.to_string()]);
-    campaign.args(["--faults", &args.faults.to_string()]);
-    campaign.args(["--brokers", &args.brokers.to_string()]);
-    campaign.arg("--binary").arg(binary);
-    campaign.stderr(Stdio::from(fs::File::create(&log)?)).kill_on_drop(true);
-    // Not output(): that takes standard error too.
-    let output = campaign.stdout(Stdio::piped()).spawn()?.wait_with_output().await?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    fs::write(log.with_extension("out"), said.as_bytes())?;
-    let report = last_line(&said);
-    let report = report.with_context(|| format!("the campaign of seed {seed} failed: see {}", log.display()))?;
+    let report = child::campaign(&log, |campaign| {
+        campaign.args(["--seed", &seed.to_string(), "--events", &args.events.to_string()]);
+        campaign.args(["--faults", &args.faults.to_string()]);
+        campaign.args(["--brokers", &args.brokers.to_string()]);
+        campaign.arg("--binary").arg(binary);
+    })
+    .await
+    .with_context(|| format!("seed {seed}"))?;
     tell(seed, &report, &log);
     Ok(report)
-}
-
-fn last_line(said: &str) -> Option<Value> {
-    serde_json::from_str(said.lines().last()?).ok()
 }
 
 fn tell(seed: u64, report: &Value, log: &Path) {

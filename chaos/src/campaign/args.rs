@@ -1,6 +1,5 @@
 //! What a campaign can be asked for.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -66,25 +65,23 @@ impl CampaignArgs {
         }
     }
 
-    /// The arguments that draw the same campaign again; where its files went is left out.
+    /// The arguments that draw the same campaign again, also where a default has changed meanwhile; where its files went is left out.
     pub(super) fn again(&self, seed: u64) -> String {
-        let mut again = format!("--seed {seed} --events {} --faults {}", self.events, self.faults);
-        for (name, value, default) in [
-            ("minutes", self.minutes, 0),
-            ("brokers", self.brokers as u64, 3),
-            ("shards", self.shards as u64, 2),
-            ("instances", self.instances as u64, 3),
-            ("rate", self.rate, 1000),
-            ("poison", self.poison, 500),
-            ("recovery", self.recovery, 45),
-        ] {
-            if value != default {
-                let _ = write!(again, " --{name} {value}");
-            }
-        }
+        let mut again = format!(
+            "--seed {seed} --events {} --faults {} --minutes {} --brokers {} --shards {} --instances {} --rate {} --poison {} --recovery {}",
+            self.events,
+            self.faults,
+            self.minutes,
+            self.brokers,
+            self.shards,
+            self.instances,
+            self.rate,
+            self.poison,
+            self.recovery
+        );
         if !self.only.is_empty() {
             let kinds: Vec<String> = self.only.iter().map(|kind| kind.name()).collect();
-            let _ = write!(again, " --only {}", kinds.join(","));
+            again.push_str(&format!(" --only {}", kinds.join(",")));
         }
         if self.first {
             again.push_str(" --first");
