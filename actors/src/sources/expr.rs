@@ -178,3 +178,42 @@ impl Expr {
 fn behind_last_slash(text: &str) -> &str {
     text.rsplit_once('/').map_or(text, |(_, tail)| tail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_a_pattern_the_earlier_it_is_tried() {
+        let breadth = |text: &str| Pattern::compile(text).breadth();
+        let narrowing = ["*", "a*", "ab*", "abc*", "a"].map(breadth);
+        assert!(narrowing.is_sorted_by(|one, next| one > next), "{narrowing:?}");
+    }
+
+    #[test]
+    fn a_place_without_its_part_is_refused_as_it_was_written() {
+        let refused = |text: &str| compile(text, &mut Trees::default()).expect_err("it is no place");
+        for text in ["header:", "const:", "tail:", "tail:const:", "nothing"] {
+            let message = refused(text);
+            let written = format!(
+                "has the place {:?}: use",
+                text.strip_prefix("tail:c").map_or(text, |_| "const:")
+            );
+            assert!(message.starts_with(&written), "{message}");
+        }
+        let message = refused("haeder:x-id");
+        assert!(
+            message.starts_with(r#"has the place "haeder:x-id" (did you mean "header"?)"#),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_template_keeps_what_stands_around_its_places() {
+        let places = |text: &str| match compile(text, &mut Trees::default()).expect("a template") {
+            Expr::Template(parts) => parts.len(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(["{/a}", "x{/a}", "{/a}x", "x{/a}y{/b}z"].map(places), [1, 2, 2, 5]);
+    }
+}

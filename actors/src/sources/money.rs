@@ -137,7 +137,8 @@ mod tests {
         assert!(scale.minor("501", "ISK").is_err());
         assert!(scale.minor("9223372036854775807", "MGA").is_err());
         assert!(Scale::compile(MoneyUnit::Minor, &digits(&[("XYZ", 2)])).is_err());
-        assert!(Scale::compile(MoneyUnit::Minor, &digits(&[("ISK", 9)])).is_err());
+        assert!(Scale::compile(MoneyUnit::Minor, &digits(&[("CLF", 4)])).is_ok());
+        assert!(Scale::compile(MoneyUnit::Minor, &digits(&[("CLF", 5)])).is_err());
         assert!(Scale::compile(MoneyUnit::Major, &digits(&[("ISK", 2)])).is_err());
     }
 
@@ -164,6 +165,8 @@ mod tests {
             ("1.", "USD"),
             ("1,5", "USD"),
             ("--1", "USD"),
+            ("+5", "USD"),
+            ("-+5", "USD"),
             ("92233720368547758.08", "USD"),
             ("1", "ZZZ"),
         ] {

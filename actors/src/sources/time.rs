@@ -68,7 +68,10 @@ mod tests {
             ("99999999999999", TimeUnit::Unix),
             ("1760000000", TimeUnit::Rfc3339),
         ] {
-            assert!(at(text, unit).is_err(), "{text}");
+            let refused = at(text, unit).expect_err(text);
+            assert_eq!(refused, format!("is no time in {}", describe(unit)));
         }
+        let names = [TimeUnit::Unix, TimeUnit::UnixMs, TimeUnit::Rfc3339].map(describe);
+        assert_eq!(names, ["seconds since 1970", "milliseconds since 1970", "RFC 3339"]);
     }
 }

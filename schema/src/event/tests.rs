@@ -59,9 +59,61 @@ fn what_is_encoded_is_read_back_and_the_body_is_exact() {
 #[test]
 fn an_event_of_another_encoder_has_data_without_the_space_around_it() {
     let value = String::from_utf8(sample("{}").encode().expect("it encodes")).expect("JSON is UTF-8");
-    let spaced = value.replace(",\"data\":{}", ", \"data\": {\"x\": 1} , \"extra\": 1");
-    let event = Event::decode(record(spaced.as_bytes()), Kind::Order).expect("it decodes");
-    assert_eq!(event.payload(), b"{\"x\": 1}");
+    for theirs in [
+        ", \"data\": {\"x\": 1} , \"extra\": 1",
+        ",\"data\": {\"x\": 1} ,\"extra\":1",
+        ",\"data\" : {\"x\": 1} ",
+    ] {
+        let spaced = value.replace(",\"data\":{}", theirs);
+        let event = Event::decode(record(spaced.as_bytes()), Kind::Order).expect("it decodes");
+        assert_eq!(event.payload(), b"{\"x\": 1}", "{theirs}");
+    }
+}
+
+#[test]
+fn every_attribute_is_read_as_text_and_as_bytes() {
+    let new = NewEvent {
+        dispute_id: Some("d1"),
+        entity_version: Some(7),
+        ..sample("{}")
+    };
+    let decoded = |new: &NewEvent<'_>| {
+        let value = new.encode().expect("it encodes");
+        Event::decode(record(&value), new.kind).expect("it decodes")
+    };
+    let event = decoded(&new);
+    assert_eq!(event.event_type(), "checkout.session.completed");
+    assert_eq!(
+        (event.dispute_id(), event.currency(), event.entity_version()),
+        (Some("d1"), Some("EUR"), Some(7))
+    );
+    assert_eq!(event.raw(event.source), b"stripe");
+    assert_eq!(event.raw_option(event.currency), Some(&b"EUR"[..]));
+    assert_eq!(event.raw_option(None), None);
+    assert_eq!(event.entity(), (&b"stripe"[..], &b"o1"[..]));
+    let rank = Kind::Order.rank(Status::Paid);
+    let key = (7, 1_760_000_000_123_000, rank, "evt_\"1\"");
+    assert_eq!(event.state_key(), key);
+    // Where the provider does not count, whatever it does count is later.
+    let uncounted = decoded(&sample("{}"));
+    assert_eq!(uncounted.state_key(), (-1, key.1, key.2, key.3));
+    let dispute = decoded(&NewEvent {
+        kind: Kind::Dispute,
+        ..new
+    });
+    assert_eq!(dispute.entity(), (&b"stripe"[..], &b"d1"[..]));
+}
+
+#[test]
+fn without_a_time_of_receipt_it_is_the_records_and_then_the_events_own() {
+    let value = String::from_utf8(sample("{}").encode().expect("it encodes")).expect("JSON is UTF-8");
+    let value = value.replace("receivedtime", "other");
+    let received = |timestamp_ms| {
+        let record = Record::new(3, timestamp_ms, None, Some(value.as_bytes()), std::iter::empty());
+        Event::decode(record, Kind::Order).expect("it decodes").received_at_us()
+    };
+    assert_eq!(received(Some(1_760_000_002_345)), 1_760_000_002_345_000);
+    assert_eq!(received(None), 1_760_000_000_123_000);
 }
 
 #[test]
@@ -69,6 +121,10 @@ fn what_is_no_event_is_refused_with_the_attribute() {
     let value = String::from_utf8(sample("{}").encode().expect("it encodes")).expect("JSON is UTF-8");
     assert!(matches!(refused("nonsense"), DecodeError::NotJson(_)));
     assert!(matches!(refused("[]"), DecodeError::NotJson(_)));
+    let DecodeError::NotJson(why) = refused(&value.replace("\"u1\"", "1")) else {
+        panic!("a number is no text")
+    };
+    assert!(why.starts_with("invalid type: integer `1`, expected a string"), "{why}");
     assert_eq!(
         refused(&value.replace("\"userid\":\"u1\"", "\"userid\":\"\"")),
         DecodeError::Missing("userid")

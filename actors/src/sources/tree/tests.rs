@@ -133,3 +133,58 @@ fn a_refusal_says_where() {
     let refused = read(&["/a"], "{\n \"a\": 1,\n \"b\": tru }").expect_err("it is no JSON");
     assert_eq!(refused, "no value at line 3 column 7");
 }
+
+/// Doubles end at 1.8e308; digits alone can be more than that, too.
+#[test]
+fn a_number_is_finite_however_it_is_written() {
+    let nines = "9".repeat(308);
+    for fine in [
+        &nines,
+        &format!("-{nines}"),
+        &format!("{nines}.5"),
+        &format!("0.{nines}{nines}"),
+        "1e308",
+    ] {
+        let body = format!("{{\"a\":{fine}}}");
+        assert_eq!(read(&["/a"], &body), Ok(vec![Some(fine.into())]));
+    }
+    for infinite in [
+        &format!("{nines}9"),
+        &format!("-{nines}{nines}"),
+        &format!("{nines}9.0"),
+        "1e309",
+    ] {
+        let refused = read(&["/a"], &format!("{{\"a\":{infinite}}}")).expect_err(infinite);
+        assert_eq!(refused, "a number that is too large at line 1 column 6");
+    }
+}
+
+#[test]
+fn a_long_key_is_told_by_its_beginning() {
+    let key = "é".repeat(40);
+    let refused = read(&["/a"], &format!("{{\"{key}\":1,\"{key}\":2}}")).expect_err("the key stands twice");
+    assert!(
+        refused.starts_with(&format!("the key \"{}\" a second time", "é".repeat(32))),
+        "{refused}"
+    );
+    let refused = read(&["/a"], r#"{"short":1,"short":2}"#).expect_err("the key stands twice");
+    assert!(refused.starts_with(r#"the key "short" a second time"#), "{refused}");
+}
+
+#[test]
+fn the_body_is_read_apart_only_around_several_events() {
+    let pointers = |each| {
+        let mut trees = Trees::new(each).expect("a pointer");
+        let item = ["/a", "/b"].map(|pointer| trees.item_slot(pointer).expect("a pointer"));
+        let body = ["/b", "/c", "/d"].map(|pointer| trees.body_slot(pointer).expect("a pointer"));
+        let of_body = match trees.each {
+            Some(_) => &trees.body,
+            None => &trees.item,
+        };
+        let names = body.map(|slot| of_body.pointer(slot).to_owned());
+        (item, body, names)
+    };
+    let names = ["/b", "/c", "/d"].map(str::to_owned);
+    assert_eq!(pointers(None), ([0, 1], [1, 2, 3], names.clone()));
+    assert_eq!(pointers(Some("/events")), ([0, 1], [1, 2, 3], names));
+}
