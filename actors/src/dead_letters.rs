@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::actor_ref::ActorRef;
 use crate::kafka::dead_letter_topic;
-use crate::producer::{Producer, Publish};
+use crate::producer::{Producer, Publish, PublishAll, PublishError};
 use crate::stats::ActorStats;
 use crate::supervision::{Backoff, Life};
 
@@ -99,7 +99,7 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
             headers: headers(bury),
             reply,
         };
-        let why = match producer.try_send(publish) {
+        let why = match producer.try_send(PublishAll(vec![publish])) {
             Ok(()) => match outcome.await {
                 Ok(Ok(_)) => {
                     if attempt > 0 {
@@ -110,7 +110,7 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => "the producer is being restarted".to_owned(),
             },
-            Err(_) => "the producer is busy or being restarted".to_owned(),
+            Err(_) => PublishError::NotTaken.to_string(),
         };
         stats.record_error(&why);
         if attempt == 0 {

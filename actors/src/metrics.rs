@@ -1,8 +1,8 @@
 //! Metrics in the OpenMetrics text format. Each one's help text says how to read it. What actors and partitions count
 //! anyway is read from there at each scrape.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
@@ -67,17 +67,18 @@ impl Metrics {
         }
     }
 
-    /// Counts an answered webhook.
-    pub fn webhook(&self, source: &str, outcome: &str, took: Duration) {
-        let labels = WebhookLabels {
-            source: source.to_owned(),
-            outcome: outcome.to_owned(),
-        };
-        self.webhooks.get_or_create(&labels).inc();
+    /// The metrics of one source's webhooks.
+    pub fn of_source(&self, source: &str) -> WebhookMetrics {
         let labels = SourceLabels {
             source: source.to_owned(),
         };
-        self.duration.get_or_create(&labels).observe(took.as_secs_f64());
+        let duration = self.duration.get_or_create(&labels).clone();
+        WebhookMetrics {
+            source: labels.source,
+            webhooks: self.webhooks.clone(),
+            accepted: OnceLock::new(),
+            duration,
+        }
     }
 
     /// The exposition for a scrape.
@@ -85,6 +86,37 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.exposition)?;
         Ok(text)
+    }
+}
+
+/// Counts one source's webhooks.
+#[derive(Debug)]
+pub struct WebhookMetrics {
+    source: String,
+    webhooks: Family<WebhookLabels, Counter>,
+    /// Nearly all are, so that this one is not looked up each time.
+    accepted: OnceLock<Counter>,
+    duration: Histogram,
+}
+
+/// The outcome of most webhooks.
+pub const ACCEPTED: &str = "accepted";
+
+impl WebhookMetrics {
+    /// Counts a webhook that was answered after so long.
+    pub fn answered(&self, outcome: &'static str, took: Duration) {
+        let counter = || {
+            let labels = WebhookLabels {
+                source: self.source.clone(),
+                outcome: outcome.to_owned(),
+            };
+            self.webhooks.get_or_create(&labels).clone()
+        };
+        match outcome {
+            ACCEPTED => self.accepted.get_or_init(counter).inc(),
+            _ => counter().inc(),
+        };
+        self.duration.observe(took.as_secs_f64());
     }
 }
 
@@ -217,7 +249,7 @@ mod tests {
         actors.node("hookmill/producer", "Producer").add_handled(3);
         partitions.entry("orders.webhooks", 4, 0).observed_high(9);
         let metrics = Metrics::new(actors, partitions, Vec::new());
-        metrics.webhook("stripe", "accepted", Duration::from_millis(2));
+        metrics.of_source("stripe").answered(ACCEPTED, Duration::from_millis(2));
         let text = metrics.render().expect("metrics render");
         for line in [
             r#"hookmill_webhooks_total{source="stripe",outcome="accepted"} 1"#,

@@ -305,7 +305,7 @@ impl Shared {
                 disputes: settings.disputes.name.as_str().into(),
                 parked: settings.parked.name.as_str().into(),
             },
-            self.metrics.clone(),
+            &self.metrics,
         ));
         let patience = listen.shutdown_timeout + Duration::from_secs(1);
         let make = move |life: Life| HttpServer::new(life, listen.clone(), Site::Ingest(state.clone()));

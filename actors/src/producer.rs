@@ -20,9 +20,12 @@ use crate::kafka::{KafkaSettings, is_connection_loss, told};
 use crate::stats::ActorStats;
 use crate::supervision::Life;
 
-/// Publish one record; `reply` is told when Kafka has it, or why not.
+/// Publish these, each for itself.
 #[derive(Message)]
 #[rtype(result = "()")]
+pub struct PublishAll(pub Vec<Publish>);
+
+/// One record; `reply` is told when Kafka has it, or why not.
 pub struct Publish {
     /// Where to.
     pub topic: Arc<str>,
@@ -51,6 +54,9 @@ pub struct Delivery {
 /// sends it again relies on the event's identity.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
+    /// The producer's mailbox is full, or it is being restarted.
+    #[error("the producer is busy or being restarted")]
+    NotTaken,
     /// The local queue is full: Kafka takes less than is sent.
     #[error("the queue of records waiting for Kafka is full")]
     QueueFull,
@@ -176,12 +182,14 @@ impl Actor for Producer {
     }
 }
 
-impl Handler<Publish> for Producer {
+impl Handler<PublishAll> for Producer {
     type Result = ();
 
-    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
+    fn handle(&mut self, PublishAll(records): PublishAll, _: &mut Self::Context) {
         fail_point!("producer");
-        self.send(publish);
+        for publish in records {
+            self.send(publish);
+        }
     }
 }
 

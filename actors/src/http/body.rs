@@ -61,7 +61,8 @@ pub(super) async fn read(
         return Err(Problem::too_large(limit));
     }
     let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut whole = web::BytesMut::with_capacity(expected.min(FIRST_BUFFER));
+    let mut only = web::Bytes::new();
+    let mut whole = web::BytesMut::new();
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Problem::unreadable_body())?;
         let length = whole.len() + chunk.len();
@@ -73,9 +74,17 @@ pub(super) async fn read(
                 "too many large requests are under way; send it again",
             ));
         }
+        if chunk.len() == expected {
+            // Most bodies come in one piece, which needs no copy.
+            only = chunk;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.reserve(expected.min(FIRST_BUFFER));
+        }
         whole.extend_from_slice(&chunk);
     }
-    Ok(whole.freeze())
+    Ok(if only.is_empty() { whole.freeze() } else { only })
 }
 
 /// A length that is only announced gets no more memory than this in advance.

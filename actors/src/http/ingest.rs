@@ -1,6 +1,7 @@
 //! The way in: a webhook is read, verified, mapped and published; 202 is said after Kafka has acknowledged it.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
 use ipnet::IpNet;
 use rdkafka::message::OwnedHeaders;
+use serde::Serialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 use tracing::warn;
@@ -24,10 +26,11 @@ use super::body::{self, Body};
 use super::budget::Budget;
 use super::certificates;
 use super::connection::Serving;
+use super::outbox::Outbox;
 use super::problem::Problem;
 use crate::actor_ref::ActorRef;
 use crate::kafka::{event_headers, new_trace_parent};
-use crate::metrics::Metrics;
+use crate::metrics::{ACCEPTED, Metrics, WebhookMetrics};
 use crate::parking::{self, ParkedEvent};
 use crate::producer::{Producer, Publish};
 use crate::sources::{
@@ -38,6 +41,7 @@ use crate::stats::ActorStats;
 struct Door {
     source: Arc<Source>,
     limiter: Option<DefaultDirectRateLimiter>,
+    metrics: WebhookMetrics,
 }
 
 /// Where events go.
@@ -57,7 +61,8 @@ pub struct IngestState {
     doors: std::collections::HashMap<String, Door>,
     producer: ActorRef<Producer>,
     topics: IngestTopics,
-    metrics: Arc<Metrics>,
+    /// Of requests that found no door.
+    strangers: WebhookMetrics,
     /// Requests whose head is there.
     open: AtomicUsize,
     /// Those of them whose body is there, too.
@@ -74,7 +79,7 @@ impl IngestState {
         sources: &Sources,
         producer: ActorRef<Producer>,
         topics: IngestTopics,
-        metrics: Arc<Metrics>,
+        metrics: &Metrics,
     ) -> Self {
         let doors = sources.iter().map(|source| {
             let limiter = source
@@ -85,6 +90,7 @@ impl IngestState {
                 Door {
                     source: source.clone(),
                     limiter,
+                    metrics: metrics.of_source(source.name()),
                 },
             )
         });
@@ -94,7 +100,7 @@ impl IngestState {
             doors: doors.collect(),
             producer,
             topics,
-            metrics,
+            strangers: metrics.of_source(""),
             open: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             clock: DefaultClock::default(),
@@ -114,8 +120,17 @@ impl IngestState {
     }
 }
 
+/// A thread that serves requests.
+struct Worker {
+    state: Arc<IngestState>,
+    outbox: Rc<Outbox>,
+}
+
 pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<IngestState>) {
-    app.app_data(state).default_service(web::to(receive));
+    let outbox = Outbox::new(state.producer.clone());
+    let state = state.into_inner();
+    app.app_data(web::Data::new(Worker { state, outbox }))
+        .default_service(web::to(receive));
 }
 
 /// Counts a request for as long as it is under way.
@@ -135,19 +150,19 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<IngestState>) -> HttpResponse {
+async fn receive(request: HttpRequest, payload: web::Payload, worker: web::Data<Worker>) -> HttpResponse {
     let started = Instant::now();
+    let state = &*worker.state;
     let serving = Serving::begin(&request);
     let (counted, _) = UnderWay::begin(&state.open);
     let mut body = Body::new(payload);
     let door = state.doors.get(request.path());
-    let name = door.map_or("", |d| d.source.name());
     let admitted = match door {
         None => Err(Problem::unknown_source()),
         Some(door) => admit(&request, &door.source).map(|()| door),
     };
     let answer = match admitted {
-        Ok(door) => take(&request, &mut body, door, &state, started).await,
+        Ok(door) => take(&request, &mut body, door, &worker, started).await,
         Err(problem) => {
             body::discard(&mut body, state.settings.body_limit).await;
             Err(problem)
@@ -156,13 +171,14 @@ async fn receive(request: HttpRequest, payload: web::Payload, state: web::Data<I
     serving.end(body.ended);
     drop(counted);
     let (outcome, response) = match answer {
-        Ok(Answer::Accepted(response)) => ("accepted", response),
+        Ok(Answer::Accepted(response)) => (ACCEPTED, response),
         Ok(Answer::Ignored(response)) => ("ignored", response),
         Ok(Answer::Parked(response)) => ("parked", response),
         Ok(Answer::Handshake(response)) => ("handshake", response),
         Err(problem) => (problem.slug(), problem.response()),
     };
-    state.metrics.webhook(name, outcome, started.elapsed());
+    let metrics = door.map_or(&state.strangers, |door| &door.metrics);
+    metrics.answered(outcome, started.elapsed());
     if let Some(stats) = state.stats.load().as_ref() {
         stats.add_handled(1);
         stats
@@ -217,9 +233,10 @@ async fn take(
     request: &HttpRequest,
     body: &mut Body,
     door: &Door,
-    state: &IngestState,
+    worker: &Worker,
     started: Instant,
 ) -> Result<Answer, Problem> {
+    let state = &*worker.state;
     let source = &*door.source;
     let limit = state.settings.body_limit;
     // The provider hangs up when its own time is over, and does not hear what is said after that.
@@ -269,19 +286,36 @@ async fn take(
             let only_parked = accepted.is_empty();
             let mut records = Vec::with_capacity(accepted.len() + 1);
             let mut listed = Vec::with_capacity(accepted.len());
-            for event in accepted {
-                let topic = state.topic(event.kind);
-                listed.push(json!({ "id": event.id, "kind": event.kind.as_str(), "topic": &**topic }));
-                records.push(record(topic, event, &trace));
+            for Accepted {
+                id,
+                kind,
+                user_id,
+                value,
+            } in accepted
+            {
+                let topic = state.topic(kind);
+                listed.push(Listed {
+                    id,
+                    kind: kind.as_str(),
+                    topic,
+                });
+                records.push(ToPublish {
+                    topic: topic.clone(),
+                    key: user_id.into_bytes(),
+                    value,
+                    headers: event_headers(&trace),
+                });
             }
             if let Some(first) = parked.first() {
                 records.push(park(source, request.headers(), &incoming, first, state));
             }
-            publish(records, state, left(state.settings.deadline)).await?;
+            publish(records, &worker.outbox, left(state.settings.deadline)).await?;
             let response = match source.answer() {
                 Some(answer) => in_their_words(answer.status, answer.content_type.clone(), answer.body.clone()),
-                None if parked.is_empty() => HttpResponse::Accepted().json(json!({ "accepted": listed })),
-                None => HttpResponse::Accepted().json(json!({ "accepted": listed, "parked": parked.len() })),
+                None => HttpResponse::Accepted().json(Taken {
+                    accepted: listed,
+                    parked: (!parked.is_empty()).then_some(parked.len()),
+                }),
             };
             Ok(if only_parked {
                 Answer::Parked(response)
@@ -343,13 +377,20 @@ fn in_their_words(status: u16, content_type: String, body: String) -> HttpRespon
         .body(body)
 }
 
-fn record(topic: &Arc<str>, event: Accepted, trace: &str) -> ToPublish {
-    ToPublish {
-        topic: topic.clone(),
-        key: event.user_id.into_bytes(),
-        value: event.value,
-        headers: event_headers(trace),
-    }
+/// What is answered where nothing else is asked for.
+#[derive(Serialize)]
+struct Taken<'a> {
+    accepted: Vec<Listed<'a>>,
+    /// How many of the request's events were not understood, where there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parked: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: String,
+    kind: &'static str,
+    topic: &'a str,
 }
 
 /// A request that is not understood, as it is kept: with the headers that a rule may read.
@@ -390,22 +431,18 @@ struct ToPublish {
 }
 
 /// Publishes all records of a request and waits for all: one answer, and a good one only if Kafka has every one of them.
-async fn publish(records: Vec<ToPublish>, state: &IngestState, patience: Duration) -> Result<(), Problem> {
+async fn publish(records: Vec<ToPublish>, outbox: &Rc<Outbox>, patience: Duration) -> Result<(), Problem> {
     let mut waiting = Vec::with_capacity(records.len());
     for record in records {
         let (reply, outcome) = oneshot::channel();
-        let publish = Publish {
+        outbox.put(Publish {
             topic: record.topic,
             partition: None,
             key: Some(record.key),
             value: Some(record.value),
             headers: record.headers,
             reply,
-        };
-        state
-            .producer
-            .try_send(publish)
-            .map_err(|_| Problem::unavailable("the event cannot be taken now; send it again"))?;
+        });
         waiting.push(outcome);
     }
     let all = async {

@@ -7,6 +7,7 @@ mod certificates;
 mod connection;
 mod ingest;
 mod listener;
+mod outbox;
 mod peers;
 pub mod problem;
 mod settings;
