@@ -99,7 +99,11 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
             headers: headers(bury),
             reply,
         };
-        let why = match producer.try_send(PublishAll(vec![publish])) {
+        let alone = PublishAll {
+            records: vec![publish],
+            room: None,
+        };
+        let why = match producer.try_send(alone) {
             Ok(()) => match outcome.await {
                 Ok(Ok(_)) => {
                     if attempt > 0 {

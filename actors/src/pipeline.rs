@@ -45,7 +45,7 @@ use crate::metrics::Metrics;
 use crate::partition_consumer::{OnGap, TopicContext};
 use crate::partition_keeper::{PartitionKeeper, PartitionKeeperSettings};
 use crate::partition_table::PartitionTable;
-use crate::producer::{Producer, ProducerSettings};
+use crate::producer::{MAILBOX_RECORDS, Producer, ProducerSettings};
 use crate::shard_writer::{ShardWriter, ShardWriterSettings};
 use crate::sources::Sources;
 use crate::stats::Registry;
@@ -184,8 +184,6 @@ struct Shared {
 const ROOT: &str = "hookmill";
 /// The supervisor of all topics.
 const CONSUMERS: &str = "consumers";
-/// Mailbox of the producer: above what [`IngestSettings::max_in_flight`] lets through.
-const PRODUCER_MAILBOX: usize = 4096;
 /// Between restarts of one actor.
 const BACKOFF: Backoff = Backoff {
     initial: Duration::from_millis(100),
@@ -357,7 +355,7 @@ impl Shared {
             "producer",
             Arbiter::new().handle(),
             self.producer.clone(),
-            PRODUCER_MAILBOX,
+            MAILBOX_RECORDS,
             make,
         )
         .shutdown(deadline + Duration::from_secs(1))

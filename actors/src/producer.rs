@@ -13,17 +13,26 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{debug, error, warn};
 
 use crate::kafka::{KafkaSettings, is_connection_loss, told};
 use crate::stats::ActorStats;
 use crate::supervision::Life;
 
+/// How many records may wait in the producer's mailbox.
+pub const MAILBOX_RECORDS: usize = 4096;
+
 /// Publish these, each for itself.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct PublishAll(pub Vec<Publish>);
+pub struct PublishAll {
+    /// One at least.
+    pub records: Vec<Publish>,
+    /// Their share of [`MAILBOX_RECORDS`], where the sender is bounded by that; given back when they have been handled, or
+    /// were lost with the mailbox.
+    pub room: Option<OwnedSemaphorePermit>,
+}
 
 /// One record; `reply` is told when Kafka has it, or why not.
 pub struct Publish {
@@ -185,9 +194,9 @@ impl Actor for Producer {
 impl Handler<PublishAll> for Producer {
     type Result = ();
 
-    fn handle(&mut self, PublishAll(records): PublishAll, _: &mut Self::Context) {
-        fail_point!("producer");
-        for publish in records {
+    fn handle(&mut self, all: PublishAll, _: &mut Self::Context) {
+        for publish in all.records {
+            fail_point!("producer");
             self.send(publish);
         }
     }

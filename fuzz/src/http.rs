@@ -4,7 +4,7 @@
 //! - Any bytes are answered with a status that is meant, never with 500; nothing is accepted, as there is no Kafka here.
 //! - A signed request is never answered 401.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::LazyLock;
 
 use actix_web::web;
 use chrono::Utc;
@@ -31,7 +31,7 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
         parked: "parked".into(),
     };
     let metrics = Metrics::new(Registry::default(), PartitionTable::default(), SOURCES.all());
-    let state = IngestState::new(settings, &SOURCES, ActorRef::default(), topics, Arc::new(metrics));
+    let state = IngestState::new(settings, &SOURCES, ActorRef::default(), topics, &metrics);
     Site::Ingest(web::Data::new(state))
 });
 

@@ -61,11 +61,12 @@ pub(super) async fn read(
         return Err(Problem::too_large(limit));
     }
     let expected = announced.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut only = web::Bytes::new();
+    // Most bodies come in one piece, which needs no copy.
+    let mut first = web::Bytes::new();
     let mut whole = web::BytesMut::new();
     while let Some(chunk) = body.next().await {
         let chunk = chunk.map_err(|_| Problem::unreadable_body())?;
-        let length = whole.len() + chunk.len();
+        let length = first.len() + whole.len() + chunk.len();
         if length > limit {
             return Err(Problem::too_large(limit));
         }
@@ -74,17 +75,17 @@ pub(super) async fn read(
                 "too many large requests are under way; send it again",
             ));
         }
-        if chunk.len() == expected {
-            // Most bodies come in one piece, which needs no copy.
-            only = chunk;
+        if length == expected && chunk.len() == expected {
+            first = chunk;
             continue;
         }
         if whole.is_empty() {
-            whole.reserve(expected.min(FIRST_BUFFER));
+            whole.reserve(expected.min(FIRST_BUFFER).max(length));
+            whole.extend_from_slice(&std::mem::take(&mut first));
         }
         whole.extend_from_slice(&chunk);
     }
-    Ok(if only.is_empty() { whole.freeze() } else { only })
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
 /// A length that is only announced gets no more memory than this in advance.
@@ -99,7 +100,64 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use actix_web::FromRequest as _;
+    use actix_web::test::TestRequest;
+    use futures_util::stream;
+
+    use super::super::budget::Budget;
     use super::*;
+
+    type BoxedPieces = std::pin::Pin<Box<dyn stream::Stream<Item = Result<web::Bytes, PayloadError>>>>;
+
+    /// What is read of a body of at most 8 bytes that comes in these pieces.
+    async fn read_of(announced: Option<&str>, pieces: &[&'static str]) -> Result<web::Bytes, Problem> {
+        let request = TestRequest::default();
+        let request = match announced {
+            Some(length) => request.insert_header((CONTENT_LENGTH, length)),
+            None => request,
+        };
+        let request = request.to_http_request();
+        let pieces = pieces.to_vec().into_iter();
+        let pieces = stream::iter(pieces.map(|piece| Ok(web::Bytes::from_static(piece.as_bytes()))));
+        let mut stream = actix_web::dev::Payload::from(pieces.boxed_local() as BoxedPieces);
+        let payload = web::Payload::from_request(&request, &mut stream)
+            .await
+            .expect("a payload");
+        let budget = Budget::new(0);
+        read(&request, &mut Body::new(payload), 8, &mut budget.share()).await
+    }
+
+    #[actix_web::test]
+    async fn a_body_is_all_of_its_pieces_whatever_was_announced() {
+        for (announced, pieces) in [
+            (Some("4"), &["abcd"][..]),
+            (Some("4"), &["ab", "cd"]),
+            (Some("2"), &["ab", "cd"]),
+            (Some("2"), &["ab", "cd", "ef"]),
+            (Some("2"), &["a", "bc", "de"]),
+            (Some("2"), &["abc", "de"]),
+            (Some("0"), &[]),
+            (None, &["abcd"]),
+            (None, &["a", "", "b"]),
+            (None, &[]),
+        ] {
+            let body = read_of(announced, pieces).await;
+            assert_eq!(
+                body.ok().as_deref(),
+                Some(pieces.concat().as_bytes()),
+                "{announced:?} {pieces:?}"
+            );
+        }
+        for (announced, pieces) in [
+            (Some("9"), &["abcdefghi"][..]),
+            (Some("3"), &["abc", "def", "ghi"]),
+            (Some("8"), &["abcdefgh", "i"]),
+            (None, &["abcdefgh", "i"]),
+        ] {
+            let refused = read_of(announced, pieces).await.expect_err("it is too large");
+            assert_eq!(refused.slug(), "body-too-large", "{announced:?} {pieces:?}");
+        }
+    }
 
     #[test]
     fn bodies_are_taken_as_they_were_signed() {

@@ -26,7 +26,7 @@ use super::body::{self, Body};
 use super::budget::Budget;
 use super::certificates;
 use super::connection::Serving;
-use super::outbox::Outbox;
+use super::outbox::{Outbox, Outlet};
 use super::problem::Problem;
 use crate::actor_ref::ActorRef;
 use crate::kafka::{event_headers, new_trace_parent};
@@ -59,7 +59,7 @@ pub struct IngestTopics {
 pub struct IngestState {
     settings: IngestSettings,
     doors: std::collections::HashMap<String, Door>,
-    producer: ActorRef<Producer>,
+    outlet: Outlet,
     topics: IngestTopics,
     /// Of requests that found no door.
     strangers: WebhookMetrics,
@@ -98,7 +98,7 @@ impl IngestState {
             bodies: Budget::new(settings.body_memory),
             settings,
             doors: doors.collect(),
-            producer,
+            outlet: Outlet::new(producer),
             topics,
             strangers: metrics.of_source(""),
             open: AtomicUsize::new(0),
@@ -127,7 +127,7 @@ struct Worker {
 }
 
 pub(super) fn configure(app: &mut web::ServiceConfig, state: web::Data<IngestState>) {
-    let outbox = Outbox::new(state.producer.clone());
+    let outbox = Outbox::new(state.outlet.clone());
     let state = state.into_inner();
     app.app_data(web::Data::new(Worker { state, outbox }))
         .default_service(web::to(receive));

@@ -36,6 +36,8 @@ const FRAMINGS: &[&str] = &[
     "x\0: y\r\ncontent-length: 6",
     "x: a\rb\r\ncontent-length: 6",
     "host: another\r\ncontent-length: 6",
+    "connection: upgrade\r\nupgrade: websocket\r\ncontent-length: 7",
+    "upgrade: websocket\r\ncontent-length: 7",
 ];
 
 /// Bodies in chunks that are none, behind `transfer-encoding: chunked`.
