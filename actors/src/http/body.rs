@@ -117,8 +117,7 @@ mod tests {
             None => request,
         };
         let request = request.to_http_request();
-        let pieces = pieces.to_vec().into_iter();
-        let pieces = stream::iter(pieces.map(|piece| Ok(web::Bytes::from_static(piece.as_bytes()))));
+        let pieces = stream::iter(Vec::from(pieces)).map(|piece| Ok(web::Bytes::from_static(piece.as_bytes())));
         let mut stream = actix_web::dev::Payload::from(pieces.boxed_local() as BoxedPieces);
         let payload = web::Payload::from_request(&request, &mut stream)
             .await
