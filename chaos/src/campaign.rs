@@ -237,6 +237,7 @@ impl Campaign {
         let recovered = recovery::wait(&self.world, &self.counters, self.args.events, within).await;
         let names: Vec<String> = round.iter().map(ToString::to_string).collect();
         self.report.faults += round.len();
+        self.report.without_effect = self.world.without_effect();
         match recovered {
             Ok(took) => {
                 for fault in round {

@@ -61,7 +61,7 @@ async fn inflict(fault: &Fault, world: &World) -> Result<Broken> {
             shard.process().wait(Duration::from_secs(10)).await;
         }
         Kind::FreezeShard => shard.process().signal_all(Signal::SIGSTOP),
-        Kind::CrashBackend => database::crash_backend(shard).await?,
+        Kind::CrashBackend => world.count_effect(database::crash_backend(shard).await?),
         Kind::DiskFull => {
             let disk = shard.disk().context("the shard has no file system of its own")?;
             disk.fill()?;
@@ -69,21 +69,24 @@ async fn inflict(fault: &Fault, world: &World) -> Result<Broken> {
         Kind::NoSlots => return database::take_all_slots(shard).await.map(Broken::Sessions),
         Kind::TableLock => {
             let sessions = database::lock_table(shard, &world.deployment.name, fault.amount).await?;
+            world.count_effect(!sessions.is_empty());
             return Ok(Broken::Sessions(sessions));
         }
         Kind::RowLocks => {
             let sessions = database::lock_rows(shard, &world.deployment.name).await?;
+            world.count_effect(!sessions.is_empty());
             return Ok(Broken::Sessions(sessions));
         }
         Kind::LongTransaction => {
             let sessions = database::long_transaction(shard, &world.deployment.name).await?;
+            world.count_effect(!sessions.is_empty());
             return Ok(Broken::Sessions(sessions));
         }
         Kind::Migration => {
             database::migrate(fault, world).await?;
             return Ok(Broken::Nothing);
         }
-        Kind::MissingPartition => database::detach_month(shard, &world.deployment.name).await?,
+        Kind::MissingPartition => world.count_effect(database::detach_month(shard, &world.deployment.name).await?),
         Kind::Cut | Kind::Delay | Kind::BlackHole | Kind::OneWay | Kind::HalfOpen => harm_wires(fault, world)?,
         Kind::TopicRecreated => {
             elsewhere::topic_recreated(world).await?;

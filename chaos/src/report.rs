@@ -51,6 +51,8 @@ pub struct Report {
     pub buried: usize,
     /// Faults that were inflicted.
     pub faults: usize,
+    /// Of these, found nothing to harm: a lock that was not to be had, say.
+    pub without_effect: usize,
     /// Faults that were asked for.
     pub faults_planned: usize,
     /// Whether all of it was done before the time was up.
@@ -130,7 +132,13 @@ impl Report {
                     self.dead_letters, self.poison, self.buried
                 ),
             ),
-            ("faults", format!("{} of {}", self.faults, self.faults_planned)),
+            (
+                "faults",
+                format!(
+                    "{} of {} ({} without effect)",
+                    self.faults, self.faults_planned, self.without_effect
+                ),
+            ),
             (
                 "lost, repeated, out of order",
                 format!(

@@ -66,6 +66,7 @@ pub async fn run(args: SweepArgs) -> Result<bool> {
         "events": sum("events"),
         "acked": sum("acked"),
         "faults": sum("faults"),
+        "without_effect": sum("without_effect"),
         "poison": sum("poison"),
         "dead_letters": sum("dead_letters"),
         "seconds": reports.iter().filter_map(|report| report["seconds"].as_f64()).sum::<f64>().round(),

@@ -36,6 +36,7 @@ pub struct World {
     /// Since the start, in ms: when a clock was wrong. Signatures have a time in them, and may be refused then.
     pub clocks_wrong: Mutex<Vec<(u64, u64)>>,
     said: Mutex<Vec<String>>,
+    without_effect: AtomicUsize,
     closing: AtomicBool,
 }
 
@@ -96,6 +97,7 @@ impl World {
             numbers: AtomicUsize::new(0),
             clocks_wrong: Mutex::default(),
             said: Mutex::default(),
+            without_effect: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
         };
         for instance in &world.instances {
@@ -114,6 +116,18 @@ impl World {
     /// A number that was not given out before.
     pub fn number(&self) -> usize {
         self.numbers.fetch_add(1, Relaxed)
+    }
+
+    /// Notes whether a fault that needs something to harm, such as a lock that must be had, found it.
+    pub fn count_effect(&self, harmed: bool) {
+        if !harmed {
+            self.without_effect.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Faults that found nothing to harm.
+    pub fn without_effect(&self) -> usize {
+        self.without_effect.load(Relaxed)
     }
 
     /// Keeps something for the report that is wrong, and that no check afterwards would see.

@@ -10,19 +10,19 @@ use tokio_postgres::Client;
 use crate::plan::Fault;
 use crate::world::World;
 
-/// Kills a backend that is connected to the product: the server ends all sessions and recovers.
-pub(super) async fn crash_backend(shard: &Shard) -> Result<()> {
+/// Kills a backend that is connected to the product, if there is one: the server ends all sessions and recovers.
+pub(super) async fn crash_backend(shard: &Shard) -> Result<bool> {
     let client = shard.connect("postgres").await?;
     let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'hookmill' ORDER BY backend_start LIMIT 1";
     let Some(row) = client.query_opt(sql, &[]).await? else {
-        return Ok(());
+        return Ok(false);
     };
     let pid = row.try_get::<_, i32>(0)?.unsigned_abs();
     if !shard.process().descendants().contains(&pid) {
         bail!("the server's process {pid} is none of ours");
     }
     shard.process().signal_descendant(pid, Signal::SIGKILL);
-    Ok(())
+    Ok(true)
 }
 
 /// Takes every connection slot there is, then ends the sessions of all others, who find none when they come back.
@@ -68,7 +68,7 @@ pub(super) async fn long_transaction(shard: &Shard, database: &str) -> Result<Ve
     begun(shard, database, sql).await
 }
 
-/// A lock that is not to be had in time, on a busy shard, is no failure: then there is no fault.
+/// A lock that is not to be had in time, on a busy shard, is no failure: then there is no session, and no fault.
 async fn begun(shard: &Shard, database: &str, sql: &str) -> Result<Vec<Client>> {
     let client = shard.connect(database).await?;
     Ok(match client.batch_execute(sql).await {
@@ -113,15 +113,15 @@ pub(super) async fn migrate(fault: &Fault, world: &World) -> Result<()> {
     Ok(())
 }
 
-/// Detaches this month's partition of the order events: what is written next finds none.
-pub(super) async fn detach_month(shard: &Shard, database: &str) -> Result<()> {
+/// Detaches this month's partition of the order events, if it is there and can be locked: what is written next finds none.
+pub(super) async fn detach_month(shard: &Shard, database: &str) -> Result<bool> {
     let client = shard.connect(database).await?;
     let month = chrono::Utc::now().format("order_events_y%Ym%m");
     let sql = format!("SET lock_timeout = '5s'; ALTER TABLE order_events DETACH PARTITION {month}");
     tokio::time::sleep(Duration::from_millis(10)).await;
     match client.batch_execute(&sql).await {
-        // It was not there, or the lock was not to be had.
-        Err(error) if error.as_db_error().is_none() => Err(error.into()),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.as_db_error().is_some() => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
