@@ -271,9 +271,15 @@ impl Member {
         Ok(())
     }
 
-    /// A client that does not get into its group, though Kafka answers, is replaced; not one that still reads, as the group
+    /// A client that lost sight of Kafka, or does not get into its group, though Kafka answers, is replaced; not one that still reads, as the group
     /// may be waiting for somebody else.
     async fn watch_membership(&self, ownership: &Ownership) -> Result<(), String> {
+        if ownership.reach().is_lost(Instant::now()) {
+            return Err(format!(
+                "the client of {} knows no broker any more; starting with a fresh client",
+                self.context.topic
+            ));
+        }
         let membership = ownership.membership();
         let Some(state) = membership.stuck(UNSETTLED, Instant::now()) else {
             return Ok(());

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use fail::fail_point;
@@ -16,7 +16,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProd
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tracing::{debug, error, warn};
 
-use crate::kafka::{KafkaSettings, is_connection_loss, told};
+use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, Reach, is_connection_loss, told};
 use crate::stats::ActorStats;
 use crate::supervision::Life;
 
@@ -121,11 +121,19 @@ impl Producer {
         }
     }
 
-    /// An idempotent producer that met a fatal error takes nothing any more: only a fresh one does.
-    fn check_fatal(&self, ctx: &mut Context<Self>) {
-        if let Some((code, reason)) = self.client.as_ref().and_then(|c| c.client().fatal_error()) {
+    /// An idempotent producer that met a fatal error, or a client that knows no broker, sends nothing any more: only a fresh
+    /// one does.
+    fn check_client(&self, ctx: &mut Context<Self>) {
+        let Some(client) = self.client.as_ref().map(|client| client.client()) else {
+            return;
+        };
+        if let Some((code, reason)) = client.fatal_error() {
             self.life
                 .fail(format!("fatal error of the Kafka producer: {code}: {reason}"));
+            ctx.stop();
+        } else if client.context().reach.is_lost(Instant::now()) {
+            self.life
+                .fail("the Kafka client knows no broker any more; starting with a fresh one");
             ctx.stop();
         }
     }
@@ -164,9 +172,11 @@ impl Actor for Producer {
             record_limit,
             ..
         } = &self.settings;
-        let config = kafka.producer(*delivery_timeout, *record_limit);
+        let mut config = kafka.producer(*delivery_timeout, *record_limit);
+        config.set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
         let deliveries = Deliveries {
             stats: self.life.stats().clone(),
+            reach: Reach::default(),
         };
         match ThreadedProducer::from_config_and_context(&config, deliveries) {
             Ok(client) => self.client = Some(client),
@@ -176,7 +186,7 @@ impl Actor for Producer {
                 return ctx.stop();
             }
         }
-        ctx.run_interval(Duration::from_secs(1), |act, ctx| act.check_fatal(ctx));
+        ctx.run_interval(Duration::from_secs(1), |act, ctx| act.check_client(ctx));
         let flush_timeout = self.settings.flush_timeout;
         ctx.spawn(self.life.stopped().into_actor(self).then(move |(), act, _| {
             let client = act.client.take();
@@ -235,11 +245,16 @@ impl Drop for Counted {
 /// Hands each delivery report to who waits for it, straight from librdkafka's thread.
 struct Deliveries {
     stats: Arc<ActorStats>,
+    reach: Reach,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(?level, facility, message, "librdkafka (producer)");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.reach.report(statistics, Instant::now());
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -32,8 +32,8 @@ use rdkafka::types::RDKafkaRespErr;
 use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
-use crate::kafka::is_connection_loss;
-pub use membership::{Membership, REPORT_EVERY_MS};
+use crate::kafka::{Reach, is_connection_loss};
+pub use membership::Membership;
 
 /// A group member's Kafka client.
 pub type GroupConsumer = BaseConsumer<GroupContext>;
@@ -76,6 +76,7 @@ pub struct Ownership {
     topic: String,
     owned: Mutex<HashMap<i32, Owned>>,
     membership: Membership,
+    reach: Reach,
     tickets: AtomicU64,
 }
 
@@ -86,8 +87,14 @@ impl Ownership {
             topic: topic.to_owned(),
             owned: Mutex::default(),
             membership: Membership::default(),
+            reach: Reach::default(),
             tickets: AtomicU64::new(0),
         })
+    }
+
+    /// Whether the client still knows a broker.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Whether the client is settled in its group.
@@ -210,6 +217,7 @@ impl ClientContext for GroupContext {
 
     fn stats_raw(&self, statistics: &[u8]) {
         self.ownership.membership.report(statistics, Instant::now());
+        self.ownership.reach.report(statistics, Instant::now());
     }
 
     fn error(&self, kafka_error: KafkaError, reason: &str) {

@@ -13,6 +13,7 @@ use crate::fresh;
 use crate::idle::{self, Idle};
 use crate::ingest;
 use crate::machine::Machine;
+use crate::overload::{self, Overload};
 use crate::product::Product;
 use crate::report::{Comparison, Figures, Spread, hundredths};
 use crate::workload::Mode;
@@ -39,6 +40,7 @@ struct Everything {
     machine: Machine,
     drains: Vec<Comparison>,
     ingests: Vec<Comparison>,
+    overload: Overload,
     freshes: Vec<Comparison>,
     flat: Flat,
     idle: Idle,
@@ -72,6 +74,14 @@ pub async fn run(args: Args) -> Result<()> {
     for (connections, events) in CONNECTIONS {
         ingests.push(bench.compare(connections, less(events), rounds(5)).await?);
     }
+    let pressed = overload::Args {
+        events: less(200_000).max(50_000),
+        rounds: rounds(3),
+        many: 2000,
+        too_many: 4000,
+        no_build: true,
+    };
+    let overload = overload::measure(&bench, pressed).await?;
     bench.stop().await;
 
     let fresh = fresh::Args {
@@ -87,6 +97,7 @@ pub async fn run(args: Args) -> Result<()> {
         machine,
         drains,
         ingests,
+        overload,
         freshes,
         flat,
         idle,
@@ -173,6 +184,7 @@ impl Everything {
             "machine": self.machine.json(),
             "drain": all("drain", &self.drains),
             "ingest": all("ingest", &self.ingests),
+            "overload": self.overload.json(),
             "fresh": all("fresh", &self.freshes),
             "flat": self.flat.json(),
             "idle": self.idle.json(),
@@ -194,6 +206,8 @@ impl Everything {
             &["drain-rate", "drain-postgres-cpu", "drain-own-cpu"],
         );
         section(&mut out, INGEST, &self.ingests, &["ingest-rate", "ingest-p99"]);
+        out.push_str(OVERLOAD);
+        out.push_str(&self.overload.markdown());
         section(&mut out, FRESH, &self.freshes, &["fresh-p99"]);
         self.flat_text(&mut out);
         let _ = writeln!(
@@ -262,7 +276,7 @@ CPU seconds per million events compare between runs as well. Ratios are of the s
     cargo run --release -p bench -- all
 
 measures it again on an otherwise quiet machine and writes this file and its pictures; the last line it prints is JSON. `bench drain`,
-`ingest`, `fresh`, `flat` and `idle` are its parts, each with settings (`--help`).
+`ingest`, `overload`, `fresh`, `flat` and `idle` are its parts, each with settings (`--help`).
 
 Everything is as promised meanwhile: acks=all with an idempotent producer, fsync and synchronous_commit on, and after each drain every
 event must be in its table exactly once, after each ingest on its topic.
@@ -284,6 +298,13 @@ const INGEST: &str = "\
 `hookmill serve` with ingest alone, against an actix-web handler that verifies the signature and produces the body as it is, with the same
 producer settings (linger 0, one request in flight): no mapping, no envelope, no limits, no metrics. Each connection sends one webhook
 after another.
+";
+
+const OVERLOAD: &str = "
+## Overload: more at once than is taken
+
+At most 2048 webhooks are under way (`ingest.max_in_flight`); each further one is answered 503 with Retry-After, and its connection waits for
+so long. The first line is close below that bound, the second far above.
 ";
 
 const FRESH: &str = "\

@@ -9,6 +9,7 @@ use hookmill_actors::kafka::{KafkaSettings, Probe};
 use serde_json::json;
 
 use crate::limit::Limit;
+use crate::load::Answered;
 use crate::product::{Deployment, Part, Product, until_ready};
 use crate::report::{Comparison, Figures, Meter};
 use crate::workload::{self, Topics};
@@ -81,6 +82,24 @@ impl Bench {
     /// Stops the servers.
     pub async fn stop(self) {
         self.stack.stop().await;
+    }
+
+    /// Presses `webhooks` through so many connections at once on a fresh instance, 503 being an answer as well.
+    pub async fn press(&self, name: &str, connections: usize, webhooks: u64) -> Result<Vec<Answered>> {
+        let deployment = Deployment::new(name, &self.topics, self.stack.shard_urls());
+        let instance = self.product.serve(&self.stack, name, Part::Ingest, &deployment).await?;
+        let warm_up = requests(64, webhooks / WARM_UP, &format!("{name}w")).await?;
+        load::send(&instance.ingest, warm_up).await?;
+        let requests = requests(connections, webhooks, name).await?;
+        let before = self.on_topics().await?;
+        let answers = load::press(&instance.ingest, requests).await;
+        let answers = answers.map_err(|error| told(error, &instance.process))?;
+        let accepted = answers.iter().filter(|answer| answer.is_accepted).count() as u64;
+        let held = self.on_topics().await? - before;
+        if held < accepted {
+            bail!("{accepted} webhooks were acknowledged, the topics hold {held} of them");
+        }
+        Ok(answers)
     }
 
     async fn measure(&self, name: &str, is_ours: bool, connections: usize, events: u64) -> Result<Figures> {

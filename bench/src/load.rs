@@ -30,45 +30,85 @@ pub fn request(webhook: &Webhook) -> Result<Vec<u8>> {
 
 /// Sends each connection's requests, one after another, and expects 202 for each; the times to the answers, sorted.
 pub async fn send(address: &str, connections: Vec<Vec<Vec<u8>>>) -> Result<Vec<Duration>> {
+    let answers = send_from_a_thread(address, connections, false).await?;
+    let mut times: Vec<Duration> = answers.iter().map(|answer| answer.took).collect();
+    times.sort_unstable();
+    Ok(times)
+}
+
+/// The same where 503 is an answer, too: then a connection waits for as long as that says before it sends what is next.
+pub async fn press(address: &str, connections: Vec<Vec<Vec<u8>>>) -> Result<Vec<Answered>> {
+    send_from_a_thread(address, connections, true).await
+}
+
+/// An answer that came.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered {
+    /// 202 or 503.
+    pub is_accepted: bool,
+    /// From the request to it.
+    pub took: Duration,
+    /// When.
+    pub at: Instant,
+}
+
+async fn send_from_a_thread(address: &str, connections: Vec<Vec<Vec<u8>>>, is_patient: bool) -> Result<Vec<Answered>> {
     let address = address.to_owned();
     let (done, result) = tokio::sync::oneshot::channel();
     std::thread::Builder::new().name("load".to_owned()).spawn(move || {
         // Who asked may have been interrupted.
-        let _ = done.send(send_here(&address, connections));
+        let _ = done.send(send_here(&address, connections, is_patient));
     })?;
     result.await.context("the load's thread ended")?
 }
 
-fn send_here(address: &str, connections: Vec<Vec<Vec<u8>>>) -> Result<Vec<Duration>> {
+fn send_here(address: &str, connections: Vec<Vec<Vec<u8>>>, is_patient: bool) -> Result<Vec<Answered>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let workers = connections.into_iter().map(|requests| {
             let address = address.to_owned();
             let worker = tokio::spawn(async move {
                 let mut connection = Connection::open(&address).await?;
-                let mut times = Vec::with_capacity(requests.len());
+                let mut answers = Vec::with_capacity(requests.len());
                 for request in requests {
                     let asked = Instant::now();
-                    let (status, body) = connection.ask(&request).await?;
-                    if status != 202 {
-                        bail!("answered {status}: {body}");
+                    let Answer {
+                        status,
+                        body,
+                        retry_after,
+                    } = connection.ask(&request).await?;
+                    let at = Instant::now();
+                    answers.push(Answered {
+                        is_accepted: status == 202,
+                        took: at - asked,
+                        at,
+                    });
+                    match (status, retry_after) {
+                        (202, _) => {}
+                        (503, Some(pause)) if is_patient => tokio::time::sleep(pause).await,
+                        _ => bail!("answered {status}: {body}"),
                     }
-                    times.push(asked.elapsed());
                 }
-                Ok(times)
+                Ok(answers)
             });
             async move { worker.await.map_err(|_| anyhow!("a connection's task ended"))? }
         });
-        let mut times = try_join_all(workers).await?.concat();
-        times.sort_unstable();
-        Ok(times)
+        Ok(try_join_all(workers).await?.concat())
     })
 }
 
 /// Status and body of a GET over a connection of its own.
 pub async fn get(address: &str, path: &str) -> Result<(u16, String)> {
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    Connection::open(address).await?.ask(request.as_bytes()).await
+    let answer = Connection::open(address).await?.ask(request.as_bytes()).await?;
+    Ok((answer.status, answer.body))
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    status: u16,
+    body: String,
+    retry_after: Option<Duration>,
 }
 
 struct Connection {
@@ -87,7 +127,7 @@ impl Connection {
     }
 
     /// Sends a request and reads its answer, whose length its head must tell.
-    async fn ask(&mut self, request: &[u8]) -> Result<(u16, String)> {
+    async fn ask(&mut self, request: &[u8]) -> Result<Answer> {
         self.stream.write_all(request).await?;
         self.buffer.clear();
         loop {
@@ -101,21 +141,29 @@ impl Connection {
     }
 }
 
-/// Status and body, once all of it is there.
-fn whole_answer(bytes: &[u8]) -> Result<Option<(u16, String)>> {
+/// An answer, once all of it is there.
+fn whole_answer(bytes: &[u8]) -> Result<Option<Answer>> {
     let Some(end) = bytes.windows(4).position(|w| w == b"\r\n\r\n") else {
         return Ok(None);
     };
     let head = std::str::from_utf8(&bytes[..end])?;
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    let length = lines
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-        .and_then(|(_, value)| value.trim().parse::<usize>().ok());
+    let (mut length, mut retry_after) = (None, None);
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") {
+            length = value.trim().parse::<usize>().ok();
+        } else if name.eq_ignore_ascii_case("retry-after") {
+            retry_after = value.trim().parse().ok().map(Duration::from_secs);
+        }
+    }
     let (status, length) = (status.context("no status")?, length.context("no content-length")?);
     let body = &bytes[end + 4..];
-    Ok((body.len() >= length).then(|| (status, String::from_utf8_lossy(body).into_owned())))
+    Ok((body.len() >= length).then(|| Answer {
+        status,
+        body: String::from_utf8_lossy(body).into_owned(),
+        retry_after,
+    }))
 }
 
 #[cfg(test)]
@@ -124,13 +172,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_whole_when_its_body_is() {
-        let text = b"HTTP/1.1 202 Accepted\r\nContent-Length: 2\r\nx: y\r\n\r\n{}";
+        let text = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nRetry-After: 7\r\nx: y\r\n\r\n{}";
         for cut in 0..text.len() {
             assert_eq!(whole_answer(&text[..cut]).expect("it is well-formed"), None);
         }
         assert_eq!(
             whole_answer(text).expect("it is well-formed"),
-            Some((202, "{}".to_owned()))
+            Some(Answer {
+                status: 503,
+                body: "{}".to_owned(),
+                retry_after: Some(Duration::from_secs(7)),
+            })
         );
         assert!(whole_answer(b"HTTP/1.1 200 OK\r\n\r\n").is_err());
     }

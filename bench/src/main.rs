@@ -10,6 +10,7 @@ mod ingest;
 mod limit;
 mod load;
 mod machine;
+mod overload;
 mod plot;
 mod product;
 mod report;
@@ -71,6 +72,9 @@ enum Command {
         #[arg(long, default_value_t = 64)]
         connections: usize,
     },
+    /// More webhooks at once than are taken (`ingest.max_in_flight`): accepted ones must stay as many and nearly as quick, the
+    /// others hear 503 at once.
+    Overload(overload::Args),
     /// Memory and CPU of an instance that owns the shipped 18 partitions and has nothing to do.
     Idle {
         /// Use the release binary that is there, rather than have cargo bring it up to date.
@@ -127,6 +131,7 @@ fn run(command: Command) -> Result<()> {
         Command::Fresh(args) => interruptible(fresh::run(args)),
         Command::Flat { events, no_build } => interruptible(flat::run(no_build, events)),
         Command::Ingest { amount, connections } => interruptible(ingest::run(amount.check()?, connections.max(1))),
+        Command::Overload(args) => interruptible(overload::run(args)),
         Command::Idle { no_build } => interruptible(idle::run(no_build)),
     }
 }

@@ -272,6 +272,42 @@ fn one_of_three_brokers() {
     });
 }
 
+/// A broker that was silent for longer than its session with the controller is listed by nobody for a moment. What is told so
+/// then would ask nobody any more, now and then: the producer, a group's client, the one that looks after the lag.
+#[test]
+fn a_broker_that_nobody_lists() {
+    heavy(async {
+        let stack = own_stack("unlisted", 1, 1).await;
+        let world = Arc::new(World::with_partitions(&stack, "unlisted", (3, 2)).await);
+        let instance = world.start("only").await;
+        let args = SendArgs {
+            count: 800,
+            rate: 50,
+            connections: 8,
+            ..SendArgs::default()
+        };
+        let sending = world.send_behind(vec![instance.url.clone()], args);
+        for _ in 0..3 {
+            sending.reaches(sending.count() + 100, SOON).await;
+            stack.kafka(0).process().freeze();
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            stack.kafka(0).process().thaw();
+        }
+        sending.reaches(4000, SOON * 3).await;
+        let (summary, acked) = sending.finish().await;
+        assert_eq!((summary.acked, summary.given_up), (4000, 0), "{summary:?}");
+        world.landed(SOON).await;
+        world.reckon(&acked).await;
+        world.nothing_buried().await;
+        until("it is well", SOON, async || {
+            instance.stats().await["health"]["status"] == "ready"
+        })
+        .await;
+        println!("{} fresh clients", instance.log().matches("knows no broker").count());
+        instance.stop().await;
+    });
+}
+
 /// A shard that is too slow for what is merged into a statement gets smaller ones, down to what it manages in its time;
 /// that it was slow is no row's fault.
 #[test]

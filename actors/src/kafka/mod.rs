@@ -1,6 +1,7 @@
 //! Kafka clients: their settings, the check of the topics at start, and a probe for facts about them.
 
 mod probe;
+mod reach;
 mod record;
 mod settings;
 mod topic_id;
@@ -10,6 +11,7 @@ pub use rdkafka::error::KafkaError;
 use rdkafka::error::RDKafkaErrorCode;
 
 pub use probe::{Probe, ProbeError, Watermarks};
+pub(crate) use reach::{REPORT_EVERY_MS, Reach};
 pub(crate) use record::{event_headers, new_trace_parent};
 pub(crate) use settings::is_dead_letter_topic;
 pub use settings::{KafkaSettings, Keep, TopicSettings, dead_letter_topic};

@@ -4,20 +4,22 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use rdkafka::client::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
 
-use super::{KafkaSettings, told, topic_id};
+use super::{KafkaSettings, REPORT_EVERY_MS, Reach, told, topic_id};
 
 /// Silences librdkafka's own log lines of this client: each question has its answer or its error. What it said last of a
 /// broker is kept, as a broker that cannot be spoken to is answered with silence.
 #[derive(Default)]
 pub(super) struct Quiet {
     heard: Mutex<Option<Complaint>>,
+    reach: Reach,
 }
 
 #[derive(Clone)]
@@ -33,6 +35,9 @@ impl ClientContext for Quiet {
         if facility == "FAIL" {
             self.hear(None, message);
         }
+    }
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.reach.report(statistics, Instant::now());
     }
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka (probe)");
@@ -70,7 +75,28 @@ impl Quiet {
 
 /// Answers questions about the cluster; each call blocks a thread of the blocking pool, for at most its time-out.
 #[derive(Clone)]
-pub struct Probe(Arc<BaseConsumer<Quiet>>);
+pub struct Probe(Arc<Asking>);
+
+struct Asking {
+    config: ClientConfig,
+    client: ArcSwap<BaseConsumer<Quiet>>,
+}
+
+impl Asking {
+    /// A client that lost sight of all brokers answers nothing any more: the next question is a fresh one's.
+    fn replace_if_lost(&self, client: &Arc<BaseConsumer<Quiet>>) {
+        if client.context().reach.is_lost(Instant::now()) {
+            match self.config.create_with_context(Quiet::default()) {
+                Ok(fresh) => {
+                    tracing::warn!("the client that asks Kafka knows no broker any more; going on with a fresh one");
+                    self.client.compare_and_swap(client, Arc::new(fresh));
+                }
+                // The next question comes soon.
+                Err(error) => tracing::warn!(%error, "the client that asks Kafka cannot be replaced"),
+            }
+        }
+    }
+}
 
 /// The first offset that a partition still holds, and the one that its next record will get.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,18 +137,23 @@ impl Probe {
     /// A probe of the brokers in `settings`. It connects on the first question.
     pub fn new(settings: &KafkaSettings) -> Result<Self, KafkaError> {
         let mut config = settings.client();
-        config.set("enable.auto.commit", "false");
-        Ok(Self(Arc::new(config.create_with_context(Quiet::default())?)))
+        config
+            .set("enable.auto.commit", "false")
+            .set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
+        let client = ArcSwap::from_pointee(config.create_with_context(Quiet::default())?);
+        Ok(Self(Arc::new(Asking { config, client })))
     }
 
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&BaseConsumer<Quiet>) -> Result<T, ProbeError> + Send + 'static,
     ) -> Result<T, ProbeError> {
-        let client = self.0.clone();
+        let asking = self.0.clone();
         let asking = tokio::task::spawn_blocking(move || {
+            let client = asking.client.load_full();
             let answer = question(&client);
             hear(&client);
+            asking.replace_if_lost(&client);
             answer
         });
         asking.await.map_err(|_| ProbeError::Interrupted)?

@@ -11,8 +11,7 @@ use secrecy::ExposeSecret as _;
 use serde::{Deserialize, Deserializer};
 
 use super::probe::Quiet;
-use super::told;
-use crate::rebalance::REPORT_EVERY_MS;
+use super::{REPORT_EVERY_MS, told};
 use crate::secret::{SecretError, SecretRef};
 
 /// `[kafka]`: how to reach the brokers. Whatever librdkafka knows can be set through the three tables of properties.

@@ -6,9 +6,6 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-/// How often librdkafka reports, in ms (its `statistics.interval.ms`).
-pub const REPORT_EVERY_MS: u32 = 5000;
-
 /// The state that a member has between rebalances
 /// (<https://github.com/confluentinc/librdkafka/blob/master/STATISTICS.md>, `cgrp.join_state`).
 const SETTLED: &str = "steady";
