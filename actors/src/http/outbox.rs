@@ -70,10 +70,18 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use rdkafka::message::OwnedHeaders;
     use tokio::sync::oneshot;
+    use tokio::time::timeout;
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::kafka::KafkaSettings;
+    use crate::producer::ProducerSettings;
+    use crate::stats::Registry;
+    use crate::supervision::ChildSpec;
 
     type Outcome = oneshot::Receiver<Result<crate::producer::Delivery, PublishError>>;
 
@@ -106,5 +114,41 @@ mod tests {
         // As after it, so before: nothing of the first turn is left.
         assert!(outbox.collected.borrow().is_empty());
         assert!(refused(put(&outbox)).await);
+    }
+
+    /// Against a producer that lives and reaches no broker: what it took waits.
+    #[actix::test]
+    async fn what_there_is_no_room_for_is_refused_at_once() {
+        let settings = ProducerSettings {
+            kafka: KafkaSettings {
+                brokers: "127.0.0.1:1".to_owned(),
+                ..KafkaSettings::default()
+            },
+            delivery_timeout: Duration::from_secs(60),
+            record_limit: 1 << 20,
+            flush_timeout: Duration::from_millis(1),
+        };
+        let address = ActorRef::default();
+        let make = move |life| Producer::new(life, settings.clone());
+        let producer = ChildSpec::actor("producer", actix::Arbiter::current(), address.clone(), 16, make);
+        let stats = Registry::default().node("producer", "Producer");
+        let _ended = producer.run(CancellationToken::new(), stats);
+        let outlet = Outlet::new(address);
+        let outbox = Outbox::new(outlet.clone());
+        let waits = async |outcome: Outcome| timeout(Duration::from_millis(200), outcome).await.is_err();
+        while !waits(put(&outbox)).await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(outlet.room.available_permits(), MAILBOX_RECORDS, "it was given back");
+        let all_but_one = outlet.room.acquire_many(4095).await.expect("there is room");
+        for outcome in [put(&outbox), put(&outbox)] {
+            assert!(refused(outcome).await, "two of one turn, and room for one");
+        }
+        assert!(waits(put(&outbox)).await);
+        drop(all_but_one);
+        let two = [put(&outbox), put(&outbox)];
+        for outcome in two {
+            assert!(waits(outcome).await);
+        }
     }
 }
