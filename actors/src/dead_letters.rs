@@ -13,9 +13,9 @@ use rdkafka::message::{Header, OwnedHeaders};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
-use crate::actor_ref::ActorRef;
 use crate::kafka::dead_letter_topic;
-use crate::producer::{Producer, Publish, PublishAll, PublishError};
+use crate::producer::Publish;
+use crate::producer::client::ClientRef;
 use crate::stats::ActorStats;
 use crate::supervision::{Backoff, Life};
 
@@ -35,7 +35,7 @@ pub struct Bury {
 /// The one collector of a process. What waits in it is bounded: a partition buries one record at a time.
 pub struct DeadLetters {
     life: Life,
-    producer: ActorRef<Producer>,
+    client: ClientRef,
 }
 
 /// Between attempts to hand a dead letter to Kafka.
@@ -45,9 +45,9 @@ const BACKOFF: Backoff = Backoff {
 };
 
 impl DeadLetters {
-    /// A collector that publishes through `producer`.
-    pub fn new(life: Life, producer: ActorRef<Producer>) -> Self {
-        Self { life, producer }
+    /// A collector that publishes through `client`.
+    pub fn new(life: Life, client: ClientRef) -> Self {
+        Self { life, client }
     }
 }
 
@@ -64,10 +64,10 @@ impl Handler<Bury> for DeadLetters {
 
     fn handle(&mut self, bury: Bury, ctx: &mut Self::Context) {
         fail_point!("dead_letters");
-        let (producer, stats) = (self.producer.clone(), self.life.stats().clone());
+        let (client, stats) = (self.client.clone(), self.life.stats().clone());
         stats.queue_depth.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let burial = async move {
-            publish_until_acknowledged(&producer, &bury, &stats).await;
+            publish_until_acknowledged(&client, &bury, &stats).await;
             stats.add_handled(1);
             stats.queue_depth.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
             // The partition may have been revoked meanwhile; its next owner will bury the record again.
@@ -77,7 +77,7 @@ impl Handler<Bury> for DeadLetters {
     }
 }
 
-async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, stats: &ActorStats) {
+async fn publish_until_acknowledged(client: &ClientRef, bury: &Bury, stats: &ActorStats) {
     let topic: Arc<str> = dead_letter_topic(&bury.failure.topic).into();
     let Failure {
         topic: origin,
@@ -90,7 +90,7 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
             return;
         }
         let (reply, outcome) = oneshot::channel();
-        let publish = Publish {
+        client.send(Publish {
             topic: topic.clone(),
             // The same number as its origin's, so that it lands on the same shard.
             partition: Some(bury.failure.partition),
@@ -98,23 +98,16 @@ async fn publish_until_acknowledged(producer: &ActorRef<Producer>, bury: &Bury, 
             value: bury.record.value().map(<[u8]>::to_vec),
             headers: headers(bury),
             reply,
-        };
-        let alone = PublishAll {
-            records: vec![publish],
-            room: None,
-        };
-        let why = match producer.try_send(alone) {
-            Ok(()) => match outcome.await {
-                Ok(Ok(_)) => {
-                    if attempt > 0 {
-                        info!(topic = %origin, partition, offset, attempt, "Kafka has the dead letter now; its partition goes on");
-                    }
-                    return;
+        });
+        let why = match outcome.await {
+            Ok(Ok(_)) => {
+                if attempt > 0 {
+                    info!(topic = %origin, partition, offset, attempt, "Kafka has the dead letter now; its partition goes on");
                 }
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => "the producer is being restarted".to_owned(),
-            },
-            Err(_) => PublishError::NotTaken.to_string(),
+                return;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the Kafka client is being restarted".to_owned(),
         };
         stats.record_error(&why);
         if attempt == 0 {

@@ -4,9 +4,9 @@
 //!                       (bounds of the mailboxes stand on the edges)
 //!
 //! provider ──HTTP──> HttpServer ──4096──> Producer ──librdkafka's queue──> Kafka
-//!                    max_in_flight            ^
-//!                                             │ 4096
-//! Kafka ──> ConsumerGroup ─spawns─> PartitionConsumer ──1 a partition──> DeadLetters
+//!                    max_in_flight   (one a worker's thread; ProducerClient owns the client)
+//!
+//! Kafka ──> ConsumerGroup ─spawns─> PartitionConsumer ──1 a partition──> DeadLetters ──the same client──> Kafka
 //!           (pump thread)                │      ^
 //!                        2 batches and   │      │ an answer a batch
 //!                        1 claim for each│      │

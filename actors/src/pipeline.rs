@@ -4,7 +4,7 @@
 //! hookmill (one-for-one)
 //! ├─ admin                     HttpServer: first in, last out
 //! ├─ shard_writer.<shard>.<lane> …
-//! ├─ producer
+//! ├─ producer                  ProducerClient: all records go through it
 //! ├─ dead_letters
 //! ├─ partition_keeper
 //! ├─ lag_watcher
@@ -13,7 +13,10 @@
 //! │       ├─ partitions (independent)
 //! │       │   └─ partition.<n> …   PartitionConsumer, one for each assigned partition
 //! │       └─ consumer_group
-//! └─ ingest                    HttpServer: last in, first out
+//! └─ ingest (rest-for-one): last in, first out
+//!     ├─ producers
+//!     │   └─ producer.<n> …       one on the thread of each worker of the server
+//!     └─ server                HttpServer
 //! ```
 //!
 //! Children start in this order and stop in reverse: webhooks stop being taken first, then partitions are handed over,
@@ -45,7 +48,8 @@ use crate::metrics::Metrics;
 use crate::partition_consumer::{OnGap, TopicContext};
 use crate::partition_keeper::{PartitionKeeper, PartitionKeeperSettings};
 use crate::partition_table::PartitionTable;
-use crate::producer::{MAILBOX_RECORDS, Producer, ProducerSettings};
+use crate::producer::Producers;
+use crate::producer::client::{ClientRef, ProducerClient, ProducerSettings};
 use crate::shard_writer::{ShardWriter, ShardWriterSettings};
 use crate::sources::Sources;
 use crate::stats::Registry;
@@ -175,13 +179,15 @@ struct Shared {
     health: Health,
     probe: Probe,
     pools: Arc<Vec<Pool>>,
-    producer: ActorRef<Producer>,
+    client: ClientRef,
     dead_letters: ActorRef<DeadLetters>,
     writers: Vec<Vec<ActorRef<ShardWriter>>>,
 }
 
 /// The root's name, the first part of every path in `/stats`.
 const ROOT: &str = "hookmill";
+/// The supervisor of all that takes webhooks.
+const INGEST: &str = "ingest";
 /// The supervisor of all topics.
 const CONSUMERS: &str = "consumers";
 /// Between restarts of one actor.
@@ -211,7 +217,7 @@ impl Pipeline {
             health: health.clone(),
             probe,
             pools: Arc::new(pools),
-            producer: ActorRef::default(),
+            client: ClientRef::default(),
             dead_letters: ActorRef::default(),
             writers,
         };
@@ -291,23 +297,55 @@ impl Shared {
         ChildSpec::actor("admin", Arbiter::current(), ActorRef::default(), 1, make).shutdown(Duration::from_secs(2))
     }
 
+    /// Webhooks: should the supervisor of the producers give up, the server starts anew after it. That is tried once, as
+    /// with [`topic`](Self::topic).
     fn ingest(&self) -> ChildSpec {
         let settings = &self.settings;
-        let listen = settings.ingest.listener();
-        let state = web::Data::new(IngestState::new(
-            settings.ingest.clone(),
-            &settings.sources,
-            self.producer.clone(),
-            IngestTopics {
-                orders: settings.orders.name.as_str().into(),
-                disputes: settings.disputes.name.as_str().into(),
-                parked: settings.parked.name.as_str().into(),
-            },
-            &self.metrics,
-        ));
+        let (ingest, sources) = (settings.ingest.clone(), settings.sources.clone());
+        let topics = IngestTopics {
+            orders: settings.orders.name.as_str().into(),
+            disputes: settings.disputes.name.as_str().into(),
+            parked: settings.parked.name.as_str().into(),
+        };
+        let (client, metrics) = (self.client.clone(), self.metrics.clone());
+        let (actors, intensity) = (self.actors.clone(), self.intensity());
+        let listen = ingest.listener();
         let patience = listen.shutdown_timeout + Duration::from_secs(1);
-        let make = move |life: Life| HttpServer::new(life, listen.clone(), Site::Ingest(state.clone()));
-        ChildSpec::actor("ingest", Arbiter::current(), ActorRef::default(), 1, make).shutdown(patience)
+        let children = move || {
+            let supervisor_of_producers: ActorRef<Supervisor> = ActorRef::default();
+            let producers = supervisor(
+                "producers",
+                &format!("{ROOT}/{INGEST}/producers"),
+                &actors,
+                Strategy::Independent,
+                intensity,
+                supervisor_of_producers.clone(),
+                Vec::new,
+            )
+            .intensity(once(intensity));
+            let state = Arc::new(IngestState::new(
+                ingest.clone(),
+                &sources,
+                Producers::new(supervisor_of_producers, client.clone()),
+                topics.clone(),
+                &metrics,
+            ));
+            let listen = listen.clone();
+            let make = move |life: Life| HttpServer::new(life, listen.clone(), Site::Ingest(state.clone()));
+            let server = ChildSpec::actor("server", Arbiter::current(), ActorRef::default(), 1, make);
+            vec![producers, server.shutdown(patience)]
+        };
+        supervisor(
+            INGEST,
+            &format!("{ROOT}/{INGEST}"),
+            &self.actors,
+            Strategy::RestForOne,
+            self.intensity(),
+            ActorRef::default(),
+            children,
+        )
+        .restart(Restart::AfterPanic)
+        .shutdown(patience + Duration::from_secs(1))
     }
 
     fn shard_writers(&self) -> Vec<ChildSpec> {
@@ -350,23 +388,19 @@ impl Shared {
             record_limit: topics::producer_limit(self.settings.ingest.body_limit),
             flush_timeout: deadline,
         };
-        let make = move |life: Life| Producer::new(life, settings.clone());
-        ChildSpec::actor(
-            "producer",
-            Arbiter::new().handle(),
-            self.producer.clone(),
-            MAILBOX_RECORDS,
-            make,
-        )
-        .shutdown(deadline + Duration::from_secs(1))
+        let client = self.client.clone();
+        let make = move |life: Life| ProducerClient::new(life, settings.clone(), client.clone());
+        // To drop a client takes its time, and blocks.
+        ChildSpec::actor("producer", Arbiter::new().handle(), ActorRef::default(), 1, make)
+            .shutdown(deadline + Duration::from_secs(1))
     }
 
     fn dead_letters(&self) -> ChildSpec {
-        let (producer, partitions) = (
-            self.producer.clone(),
+        let (client, partitions) = (
+            self.client.clone(),
             self.settings.orders.partitions + self.settings.disputes.partitions,
         );
-        let make = move |life: Life| DeadLetters::new(life, producer.clone());
+        let make = move |life: Life| DeadLetters::new(life, client.clone());
         ChildSpec::actor(
             "dead_letters",
             Arbiter::current(),
@@ -473,11 +507,6 @@ impl Shared {
         let (table, readers) = (self.partitions.clone(), Arbiter::new().handle());
         let path = format!("{ROOT}/{CONSUMERS}/{}", topic.name);
         let (actors, intensity) = (self.actors.clone(), self.intensity());
-        // Whoever below keeps failing does so within one window, so its supervisor gives up again within two.
-        let once = Intensity {
-            max_restarts: 1,
-            within: intensity.within * 2,
-        };
         let children = move || {
             let partitions: ActorRef<Supervisor> = ActorRef::default();
             let below = supervisor(
@@ -489,7 +518,7 @@ impl Shared {
                 partitions.clone(),
                 Vec::new,
             )
-            .intensity(once);
+            .intensity(once(intensity));
             let (group, context, table, readers) = (group.clone(), context.clone(), table.clone(), readers.clone());
             let make = move |life: Life| {
                 ConsumerGroup::new(
@@ -516,6 +545,15 @@ impl Shared {
             children,
         )
         .restart(Restart::AfterPanic)
+    }
+}
+
+/// One restart of a supervisor that gave up. Whoever below keeps failing does so within one window, so it gives up again
+/// within two.
+fn once(below: Intensity) -> Intensity {
+    Intensity {
+        max_restarts: 1,
+        within: below.within * 2,
     }
 }
 

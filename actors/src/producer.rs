@@ -1,40 +1,29 @@
-//! The producer: the one way into Kafka, for webhooks and for dead letters. "Acknowledged" is said only after all in-sync
-//! replicas have the record.
+//! The way into Kafka, for webhooks: a producer on the thread of each worker of the HTTP server, because to wake another
+//! thread for a webhook costs as much as to map it. All of them, and the dead letters' collector, share one
+//! [`client`]. "Acknowledged" is said only after all in-sync replicas have the record.
+
+pub mod client;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use actix::prelude::*;
 use fail::fail_point;
-use rdkafka::Message as _;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
-use tracing::{debug, error, warn};
+use rdkafka::message::OwnedHeaders;
+use tokio::sync::oneshot;
 
-use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, Reach, is_connection_loss, told};
-use crate::stats::ActorStats;
-use crate::supervision::Life;
+use crate::actor_ref::ActorRef;
+use crate::kafka::told;
+use crate::supervision::{ChildSpec, Life, Restart, StartChild, Supervisor};
+use client::ClientRef;
 
-/// How many records may wait in the producer's mailbox.
+/// How many records may wait in a producer's mailbox.
 pub const MAILBOX_RECORDS: usize = 4096;
 
-/// Publish these, each for itself.
+/// Publish a record; `reply` is told when Kafka has it, or why not.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct PublishAll {
-    /// One at least.
-    pub records: Vec<Publish>,
-    /// Their share of [`MAILBOX_RECORDS`], where the sender is bounded by that; given back when they have been handled, or
-    /// were lost with the mailbox.
-    pub room: Option<OwnedSemaphorePermit>,
-}
-
-/// One record; `reply` is told when Kafka has it, or why not.
 pub struct Publish {
     /// Where to.
     pub topic: Arc<str>,
@@ -63,7 +52,7 @@ pub struct Delivery {
 /// sends it again relies on the event's identity.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The producer's mailbox is full, or it is being restarted.
+    /// The producer's mailbox is full, or it or its client is being restarted.
     #[error("the producer is busy or being restarted")]
     NotTaken,
     /// The local queue is full: Kafka takes less than is sent.
@@ -91,74 +80,16 @@ impl From<KafkaError> for PublishError {
     }
 }
 
-/// `[producer]` of the actor graph.
-#[derive(Clone, Debug)]
-pub struct ProducerSettings {
-    /// How to reach Kafka.
-    pub kafka: KafkaSettings,
-    /// A record that is not acknowledged for so long is given up; less than the time a webhook may take.
-    pub delivery_timeout: Duration,
-    /// Largest record it takes, in bytes.
-    pub record_limit: usize,
-    /// How long a stopping producer waits for what is in flight.
-    pub flush_timeout: Duration,
-}
-
-/// Owns the Kafka producer client.
+/// Hands records to the client.
 pub struct Producer {
     life: Life,
-    settings: ProducerSettings,
-    client: Option<ThreadedProducer<Deliveries>>,
+    client: ClientRef,
 }
 
 impl Producer {
-    /// A producer; it creates its client when it starts.
-    pub fn new(life: Life, settings: ProducerSettings) -> Self {
-        Self {
-            life,
-            settings,
-            client: None,
-        }
-    }
-
-    /// An idempotent producer that met a fatal error, or a client that knows no broker, sends nothing any more: only a fresh
-    /// one does.
-    fn check_client(&self, ctx: &mut Context<Self>) {
-        let Some(client) = self.client.as_ref().map(|client| client.client()) else {
-            return;
-        };
-        if let Some((code, reason)) = client.fatal_error() {
-            self.life
-                .fail(format!("fatal error of the Kafka producer: {code}: {reason}"));
-            ctx.stop();
-        } else if client.context().reach.is_lost(Instant::now()) {
-            self.life
-                .fail("the Kafka client knows no broker any more; starting with a fresh one");
-            ctx.stop();
-        }
-    }
-
-    fn send(&self, publish: Publish) {
-        let Some(client) = &self.client else { return };
-        let Publish {
-            topic,
-            partition,
-            key,
-            value,
-            headers,
-            reply,
-        } = publish;
-        let waiting = Waiting::new(reply, self.life.stats());
-        let mut record: BaseRecord<'_, [u8], [u8], Box<Waiting>> =
-            BaseRecord::with_opaque_to(&topic, Box::new(waiting)).headers(headers);
-        record.partition = partition;
-        record.key = key.as_deref();
-        record.payload = value.as_deref();
-        if let Err((error, record)) = client.send(record) {
-            let error = PublishError::from(error);
-            self.life.stats().record_error(&error.to_string());
-            record.delivery_opaque.tell(Err(error));
-        }
+    /// A producer that sends through `client`.
+    pub fn new(life: Life, client: ClientRef) -> Self {
+        Self { life, client }
     }
 }
 
@@ -166,127 +97,113 @@ impl Actor for Producer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let ProducerSettings {
-            kafka,
-            delivery_timeout,
-            record_limit,
-            ..
-        } = &self.settings;
-        let mut config = kafka.producer(*delivery_timeout, *record_limit);
-        config.set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
-        let deliveries = Deliveries {
-            stats: self.life.stats().clone(),
-            reach: Reach::default(),
-        };
-        match ThreadedProducer::from_config_and_context(&config, deliveries) {
-            Ok(client) => self.client = Some(client),
-            Err(error) => {
-                self.life
-                    .fail(format!("cannot create the Kafka producer: {}", told(&error)));
-                return ctx.stop();
-            }
-        }
-        ctx.run_interval(Duration::from_secs(1), |act, ctx| act.check_client(ctx));
-        let flush_timeout = self.settings.flush_timeout;
-        ctx.spawn(self.life.stopped().into_actor(self).then(move |(), act, _| {
-            let client = act.client.take();
-            // Dropping the client throws away what is in flight, and blocks: flush first, and off this thread.
-            let closed = tokio::task::spawn_blocking(move || {
-                if let Some(Err(error)) = client.map(|client| client.flush(flush_timeout)) {
-                    warn!(%error, "records were still in flight when the producer stopped; their senders were not told 202");
-                }
-            });
-            closed.into_actor(act).map(|_, _, ctx| ctx.stop())
-        }));
+        ctx.spawn(self.life.stopped().into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
 
-impl Handler<PublishAll> for Producer {
+impl Handler<Publish> for Producer {
     type Result = ();
 
-    fn handle(&mut self, all: PublishAll, _: &mut Self::Context) {
-        for publish in all.records {
-            fail_point!("producer");
-            self.send(publish);
+    fn handle(&mut self, publish: Publish, _: &mut Self::Context) {
+        fail_point!("producer");
+        self.life.stats().add_handled(1);
+        self.client.send(publish);
+    }
+}
+
+/// Starts producers where they are needed.
+#[derive(Clone, Default)]
+pub struct Producers {
+    supervisor: ActorRef<Supervisor>,
+    client: ClientRef,
+    started: Arc<AtomicUsize>,
+}
+
+impl Producers {
+    /// They live under `supervisor` and send through `client`.
+    pub fn new(supervisor: ActorRef<Supervisor>, client: ClientRef) -> Self {
+        Self {
+            supervisor,
+            client,
+            started: Arc::default(),
         }
     }
-}
 
-type Reply = oneshot::Sender<Result<Delivery, PublishError>>;
-
-/// Who waits for a record's acknowledgement.
-struct Waiting {
-    reply: Reply,
-    _counted: Counted,
-}
-
-/// Counts a record in the actor's queue for as long as nobody knows whether Kafka has it.
-struct Counted(Arc<ActorStats>);
-
-impl Waiting {
-    fn new(reply: Reply, stats: &Arc<ActorStats>) -> Self {
-        stats.queue_depth.fetch_add(1, Relaxed);
-        let _counted = Counted(stats.clone());
-        Self { reply, _counted }
-    }
-
-    fn tell(self, outcome: Result<Delivery, PublishError>) {
-        // Who asked may have stopped waiting.
-        let _ = self.reply.send(outcome);
+    /// One more, on this thread and for as long as that runs. Fails where the supervisor is not there.
+    pub fn start_here(&self) -> Result<ActorRef<Producer>, ProducerError> {
+        let arbiter = Arbiter::try_current().ok_or(ProducerError)?;
+        let name = format!("producer.{}", self.started.fetch_add(1, Relaxed));
+        let (address, client) = (ActorRef::default(), self.client.clone());
+        let make = move |life: Life| Producer::new(life, client.clone());
+        let spec = ChildSpec::actor(name, arbiter, address.clone(), MAILBOX_RECORDS, make);
+        let spec = spec.restart(Restart::Transient).ends_with_its_thread();
+        self.supervisor
+            .try_send(StartChild(spec))
+            .map(|()| address)
+            .map_err(|_| ProducerError)
     }
 }
 
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.queue_depth.fetch_sub(1, Relaxed);
-    }
-}
+/// There is nobody to start a producer.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("no producer can be started: its supervisor is away")]
+pub struct ProducerError;
 
-/// Hands each delivery report to who waits for it, straight from librdkafka's thread.
-struct Deliveries {
-    stats: Arc<ActorStats>,
-    reach: Reach,
-}
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
 
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(?level, facility, message, "librdkafka (producer)");
-    }
+    use super::*;
+    use crate::actor_ref::Undelivered;
+    use crate::stats::Registry;
 
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.reach.report(statistics, Instant::now());
-    }
+    type Outcome = oneshot::Receiver<Result<Delivery, PublishError>>;
 
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            error!(reason, "the Kafka producer met a fatal error and will be replaced");
-        } else if is_connection_loss(&error) {
-            debug!(%error, reason, "Kafka producer");
-        } else {
-            warn!(%error, reason, "Kafka producer");
-        }
-        self.stats.record_error(reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Waiting>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Box<Waiting>) {
-        let outcome = match result {
-            Ok(message) => {
-                self.stats.add_handled(1);
-                Ok(Delivery {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                })
-            }
-            Err((error, _)) => {
-                let error = PublishError::from(error.clone());
-                self.stats.record_error(&error.to_string());
-                Err(error)
-            }
+    fn publish() -> (Publish, Outcome) {
+        let (reply, outcome) = oneshot::channel();
+        let publish = Publish {
+            topic: "orders".into(),
+            partition: None,
+            key: None,
+            value: None,
+            headers: OwnedHeaders::new(),
+            reply,
         };
-        waiting.tell(outcome);
+        (publish, outcome)
+    }
+
+    /// The mailbox fills up while its thread is busy with something else, here with filling it.
+    #[actix::test]
+    async fn what_there_is_no_room_or_no_client_for_is_refused_at_once() {
+        let address = ActorRef::default();
+        let make = |life| Producer::new(life, ClientRef::default());
+        let spec = ChildSpec::actor("producer", Arbiter::current(), address.clone(), MAILBOX_RECORDS, make);
+        let stats = Registry::default().node("producer", "Producer");
+        let _ended = spec.run(CancellationToken::new(), stats.clone());
+        while let Err(Undelivered::Away(_)) = address.try_send(publish().0) {
+            tokio::task::yield_now().await;
+        }
+        let mut waiting = Vec::new();
+        loop {
+            let (publish, outcome) = publish();
+            match address.try_send(publish) {
+                Ok(()) => waiting.push(outcome),
+                Err(undelivered) => {
+                    assert!(matches!(undelivered, Undelivered::Full(_)));
+                    break;
+                }
+            }
+        }
+        assert_eq!(1 + waiting.len(), MAILBOX_RECORDS);
+        for outcome in waiting {
+            let answer = outcome.await.expect("it is told");
+            assert!(matches!(answer, Err(PublishError::NotTaken)));
+        }
+        assert_eq!(stats.handled.load(Relaxed), MAILBOX_RECORDS as u64);
+    }
+
+    #[actix::test]
+    async fn nobody_serves_webhooks_without_a_producer() {
+        assert!(Producers::default().start_here().is_err());
     }
 }

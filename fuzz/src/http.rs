@@ -4,14 +4,13 @@
 //! - Any bytes are answered with a status that is meant, never with 500; nothing is accepted, as there is no Kafka here.
 //! - A signed request is never answered 401.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use actix_web::web;
 use chrono::Utc;
-use hookmill_actors::actor_ref::ActorRef;
 use hookmill_actors::http::{IngestSettings, IngestState, IngestTopics, Site};
 use hookmill_actors::metrics::Metrics;
 use hookmill_actors::partition_table::PartitionTable;
+use hookmill_actors::producer::Producers;
 use hookmill_actors::sources::{Incoming, Sources};
 use hookmill_actors::stats::Registry;
 
@@ -31,8 +30,8 @@ static SITE: LazyLock<Site> = LazyLock::new(|| {
         parked: "parked".into(),
     };
     let metrics = Metrics::new(Registry::default(), PartitionTable::default(), SOURCES.all());
-    let state = IngestState::new(settings, &SOURCES, ActorRef::default(), topics, &metrics);
-    Site::Ingest(web::Data::new(state))
+    let state = IngestState::new(settings, &SOURCES, Producers::default(), topics, &metrics);
+    Site::Ingest(Arc::new(state))
 });
 
 pub fn run(input: &[u8]) {

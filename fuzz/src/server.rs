@@ -1,9 +1,7 @@
 //! A site on a connection inside this process: the bytes of an input go through the server's own parser.
 
 use actix_http::HttpService;
-use actix_service::{Service as _, ServiceFactory as _, map_config};
-use actix_web::App;
-use actix_web::dev::AppConfig;
+use actix_service::{Service as _, ServiceFactory as _};
 use actix_web::rt::net::UnixStream;
 use hookmill_actors::http::Site;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -15,9 +13,7 @@ pub fn exchange(site: &Site, bytes: &[u8]) -> Vec<u8> {
     }
     SYSTEM.with(|system| {
         system.block_on(async {
-            let app = site.clone();
-            let app = App::new().configure(move |config| app.mount(config));
-            let service = HttpService::build().h1(map_config(app, |()| AppConfig::default()));
+            let service = HttpService::build().h1(site.clone().service());
             let service = service.new_service(()).await.expect("a service");
             let (mut here, there) = UnixStream::pair().expect("a pair of sockets");
             let serving = actix_web::rt::spawn(service.call((there, None)));

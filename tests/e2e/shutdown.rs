@@ -115,7 +115,7 @@ fn with_a_webhook_under_way() {
         stream.write_all(&sent).await.expect("sent");
         until("it is under way", SOON, async || {
             instance.post("/webhooks/nobody", &[], b"{}").await;
-            instance.actor(&["ingest"]).await["queue_depth"] == 1
+            instance.actor(&["ingest", "server"]).await["queue_depth"] == 1
         })
         .await;
 

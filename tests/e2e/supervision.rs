@@ -166,6 +166,21 @@ fn the_producer() {
             world: "panic_producer",
             fail_point: "producer",
             after: 500,
+            victim: &|path| path.starts_with("ingest/producers/producer."),
+            ..Panic::default()
+        }
+        .shown(),
+    );
+}
+
+/// Those who use it do not notice but for the records that were under way.
+#[test]
+fn the_producers_client() {
+    light(
+        Panic {
+            world: "panic_client",
+            fail_point: "producer_client",
+            after: 2,
             victim: &|path| path == "producer",
             ..Panic::default()
         }
@@ -299,7 +314,9 @@ fn the_server_of_webhooks() {
             world: "panic_ingest",
             fail_point: "http_server::ingest",
             after: 3,
-            victim: &|path| path == "ingest",
+            victim: &|path| path == "ingest/server",
+            // They end with the server's threads.
+            anew: &|path| path.starts_with("ingest/producers/"),
             ..Panic::default()
         }
         .shown(),
@@ -348,7 +365,7 @@ fn an_actor_at_the_root_that_keeps_failing() {
         let world = World::new(&shared_stack().await, "gives_up").await;
         let world = Arc::new(world.set("HOOKMILL_SUPERVISION__MAX_RESTARTS", "3"));
         let failing = world
-            .start_with("failing", &[("FAILPOINTS", "producer=200*off->panic")])
+            .start_with("failing", &[("FAILPOINTS", "producer_client=1*off->panic")])
             .await;
         let sound = world.start("sound").await;
         let args = SendArgs {
@@ -357,7 +374,7 @@ fn an_actor_at_the_root_that_keeps_failing() {
             ..SendArgs::default()
         };
         let sending = world.send_behind(vec![failing.url.clone(), sound.url.clone()], args);
-        let why = "panicked: failpoint producer panic";
+        let why = "panicked: failpoint producer_client panic";
         gives_up(&failing, "hookmill/producer", why, Duration::from_secs(30)).await;
         let (summary, acked) = sending.finish().await;
         assert_eq!(

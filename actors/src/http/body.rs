@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use actix_web::error::PayloadError;
+use actix_http::error::PayloadError;
+use actix_http::{HttpMessage as _, Payload, Request};
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use actix_web::{HttpRequest, web};
+use actix_web::web;
 use futures_util::StreamExt as _;
 
 use super::budget::Share;
@@ -12,13 +13,13 @@ use super::problem::Problem;
 
 /// The body of a request, as it comes.
 pub(super) struct Body {
-    payload: web::Payload,
+    payload: Payload,
     /// It was read to its end, so that the next request on the connection begins behind it.
     pub(super) ended: bool,
 }
 
 impl Body {
-    pub(super) fn new(payload: web::Payload) -> Self {
+    pub(super) fn new(payload: Payload) -> Self {
         Self { payload, ended: false }
     }
 
@@ -50,7 +51,7 @@ pub(super) async fn discard(body: &mut Body, limit: usize) {
 
 /// Reads a body to its end, or to the limit; `share` is the memory that it may take.
 pub(super) async fn read(
-    request: &HttpRequest,
+    request: &Request,
     body: &mut Body,
     limit: usize,
     share: &mut Share<'_>,
@@ -100,7 +101,6 @@ pub(super) fn is_coded(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use actix_web::FromRequest as _;
     use actix_web::test::TestRequest;
     use futures_util::stream;
 
@@ -116,12 +116,9 @@ mod tests {
             Some(length) => request.insert_header((CONTENT_LENGTH, length)),
             None => request,
         };
-        let request = request.to_http_request();
+        let request = request.to_request();
         let pieces = stream::iter(Vec::from(pieces)).map(|piece| Ok(web::Bytes::from_static(piece.as_bytes())));
-        let mut stream = actix_web::dev::Payload::from(pieces.boxed_local() as BoxedPieces);
-        let payload = web::Payload::from_request(&request, &mut stream)
-            .await
-            .expect("a payload");
+        let payload = Payload::from(pieces.boxed_local() as BoxedPieces);
         let budget = Budget::new(0);
         read(&request, &mut Body::new(payload), 8, &mut budget.share()).await
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use actix_web::HttpRequest;
+use actix_http::Request;
 use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
@@ -177,7 +177,7 @@ impl AsyncWrite for Connection {
 pub(super) struct Serving(Option<Rc<Head>>);
 
 impl Serving {
-    pub(super) fn begin(request: &HttpRequest) -> Self {
+    pub(super) fn begin(request: &Request) -> Self {
         let head = request.conn_data::<Rc<Head>>().cloned();
         if let Some(head) = &head {
             head.served.set(true);

@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use actix_http::HttpService;
 use actix_server::Server;
-use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, fn_service, map_config};
-use actix_web::App;
-use actix_web::dev::AppConfig;
+use actix_service::{ServiceFactoryExt as _, fn_service};
 use actix_web::rt::net::TcpStream;
 use ipnet::IpNet;
 use rustls::ServerConfig;
@@ -89,10 +87,6 @@ pub(super) fn serve(
     let draining = builder.graceful_shutdown_signal();
     let factory = move || {
         let (site, door, draining) = (site.clone(), door.clone(), draining.clone());
-        let app = App::new().configure(move |app| site.mount(app));
-        let app = app
-            .into_factory()
-            .map_err(|error: actix_web::Error| error.error_response());
         let http = HttpService::build()
             .graceful_shutdown_signal(move || {
                 let draining = draining.clone();
@@ -105,7 +99,7 @@ pub(super) fn serve(
             .on_connect_ext(|connection: &Connection, data| {
                 data.insert(connection.head());
             })
-            .h1(map_config(app, |()| AppConfig::default()));
+            .h1(site.service());
         fn_service(move |stream: TcpStream| {
             let door = door.clone();
             async move { Ok(door.admit(stream).await?) }

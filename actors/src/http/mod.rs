@@ -7,7 +7,6 @@ mod certificates;
 mod connection;
 mod ingest;
 mod listener;
-mod outbox;
 mod peers;
 pub mod problem;
 mod settings;
@@ -24,8 +23,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
+use actix_http::body::BoxBody;
+use actix_http::{Request, Response};
 use actix_server::{Server, ServerHandle};
-use actix_web::web;
+use actix_service::boxed::{self, BoxServiceFactory};
+use actix_service::{IntoServiceFactory as _, ServiceFactoryExt as _, map_config};
+use actix_web::dev::AppConfig;
+use actix_web::{App, web};
 use tracing::{info, warn};
 
 use crate::supervision::Life;
@@ -36,17 +40,21 @@ use tls::ListenerTls;
 #[derive(Clone)]
 pub enum Site {
     /// Takes webhooks.
-    Ingest(web::Data<IngestState>),
+    Ingest(Arc<IngestState>),
     /// Health, figures and the page.
     Admin(web::Data<AdminState>),
 }
 
 impl Site {
-    /// Adds its routes to a server's.
-    pub fn mount(self, app: &mut web::ServiceConfig) {
+    /// What serves its requests.
+    pub fn service(self) -> BoxServiceFactory<(), Request, Response<BoxBody>, Response<BoxBody>, ()> {
         match self {
-            Site::Ingest(state) => ingest::configure(app, state),
-            Site::Admin(state) => admin::configure(app, state),
+            Site::Ingest(state) => boxed::factory(ingest::service(state)),
+            Site::Admin(state) => {
+                let app = App::new().configure(move |app| admin::configure(app, state));
+                let app = map_config(app.into_factory(), |()| AppConfig::default());
+                boxed::factory(app.map(Response::from).map_err(|error| error.error_response().into()))
+            }
         }
     }
 }

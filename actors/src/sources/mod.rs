@@ -222,7 +222,7 @@ pub struct Trace {
 }
 
 /// All sources of a process.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Sources(Vec<Arc<Source>>);
 
 impl Sources {

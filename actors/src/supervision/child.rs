@@ -24,6 +24,7 @@ pub struct ChildSpec {
     /// Its supervisor's, unless it has one of its own.
     pub(super) intensity: Option<Intensity>,
     pub(super) shutdown: Duration,
+    pub(super) ends_with_its_thread: bool,
     pub(super) start: Start,
 }
 
@@ -76,6 +77,7 @@ impl ChildSpec {
             restart: Restart::Permanent,
             intensity: None,
             shutdown: Duration::from_secs(10),
+            ends_with_its_thread: false,
             start,
         }
     }
@@ -95,6 +97,12 @@ impl ChildSpec {
     /// How long an instance may take to stop when asked before its supervisor stops waiting for it; 10 s unless said otherwise.
     pub fn shutdown(mut self, within: Duration) -> Self {
         self.shutdown = within;
+        self
+    }
+
+    /// Its thread is somebody else's: when that ends, the child has stopped rather than failed.
+    pub fn ends_with_its_thread(mut self) -> Self {
+        self.ends_with_its_thread = true;
         self
     }
 }

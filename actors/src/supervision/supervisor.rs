@@ -277,11 +277,13 @@ impl Run {
         // No child of our own token: a stopping supervisor stops its children in their order, not all at once.
         let stop = CancellationToken::new();
         let ended = (child.spec.start)(Life::new(stop.clone(), stats));
+        let without_thread = match child.spec.ends_with_its_thread {
+            true => Exit::Stopped,
+            false => Exit::Failed("its thread has ended".to_owned()),
+        };
         child.state = State::Running { incarnation, stop };
         self.exits.push(Box::pin(async move {
-            let exit = ended
-                .await
-                .unwrap_or_else(|_| Exit::Failed("its thread has ended".to_owned()));
+            let exit = ended.await.unwrap_or(without_thread);
             (incarnation, exit)
         }));
     }

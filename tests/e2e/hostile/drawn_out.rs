@@ -117,7 +117,7 @@ fn slow_clients_are_let_go() {
         };
         tokio::join!(futures_util::future::join_all(waits), unread, admin);
         until("all connections are closed", Duration::from_secs(10), async || {
-            let open = instance.actor(&["ingest"]).await["connections"].clone();
+            let open = instance.actor(&["ingest", "server"]).await["connections"].clone();
             open == 0 && files(&instance.process) <= before + 10
         })
         .await;
@@ -234,7 +234,7 @@ fn one_peer_has_its_fill() {
             .expect("an answer");
         assert_eq!(answer.status().as_u16(), 404);
         until("it is shown", Duration::from_secs(5), async || {
-            let shown = instance.actor(&["ingest"]).await;
+            let shown = instance.actor(&["ingest", "server"]).await;
             shown["connections_refused"] == 10 && shown["connections"].as_u64() >= Some(20)
         })
         .await;

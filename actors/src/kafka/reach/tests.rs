@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::actor_ref::ActorRef;
 use crate::kafka::{KafkaSettings, Probe};
-use crate::producer::{Producer, ProducerSettings, Publish, PublishAll};
+use crate::producer::Publish;
+use crate::producer::client::{ClientRef, ProducerClient, ProducerSettings};
 use crate::stats::Registry;
 use crate::supervision::{ChildSpec, Exit};
 
@@ -171,22 +172,21 @@ async fn questions_are_answered_again() {
 #[actix::test]
 async fn a_producer_gives_up_a_client_that_sends_nothing_any_more() {
     let producers: Vec<_> = (0..16).map(|_| producer()).collect();
-    let (addresses, ends): (Vec<_>, Vec<_>) = producers.into_iter().unzip();
+    let (clients, ends): (Vec<_>, Vec<_>) = producers.into_iter().unzip();
     let mut first = select_all(ends);
     let started = Instant::now();
     let exit = loop {
-        for address in &addresses {
+        for client in &clients {
             let (reply, _outcome) = oneshot::channel();
-            let records = vec![Publish {
+            // It may not have started yet.
+            client.send(Publish {
                 topic: topic().into(),
                 partition: None,
                 key: None,
                 value: None,
                 headers: OwnedHeaders::new(),
                 reply,
-            }];
-            // It may not have started yet.
-            let _ = address.try_send(PublishAll { records, room: None });
+            });
         }
         assert!(started.elapsed() < PATIENCE, "all go on with their clients");
         if let Ok((exit, ..)) = tokio::time::timeout(Duration::from_millis(200), &mut first).await {
@@ -198,7 +198,7 @@ async fn a_producer_gives_up_a_client_that_sends_nothing_any_more() {
 }
 
 /// A producer on a cluster of its own, and how it ends.
-fn producer() -> (ActorRef<Producer>, oneshot::Receiver<Exit>) {
+fn producer() -> (ClientRef, oneshot::Receiver<Exit>) {
     let settings = ProducerSettings {
         kafka: settings(|seconds| match seconds {
             0 | 1 => Phase::Listed,
@@ -208,9 +208,10 @@ fn producer() -> (ActorRef<Producer>, oneshot::Receiver<Exit>) {
         record_limit: 1 << 20,
         flush_timeout: Duration::from_secs(1),
     };
-    let address = ActorRef::default();
-    let make = move |life| Producer::new(life, settings.clone());
-    let producer = ChildSpec::actor("producer", Arbiter::current(), address.clone(), 16, make);
-    let stats = Registry::default().node("producer", "Producer");
-    (address, producer.run(CancellationToken::new(), stats))
+    let client = ClientRef::default();
+    let of_it = client.clone();
+    let make = move |life| ProducerClient::new(life, settings.clone(), of_it.clone());
+    let producer = ChildSpec::actor("producer", Arbiter::current(), ActorRef::default(), 1, make);
+    let stats = Registry::default().node("producer", "ProducerClient");
+    (client, producer.run(CancellationToken::new(), stats))
 }

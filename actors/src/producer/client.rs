@@ -1,0 +1,241 @@
+//! The one client that all producers share: it is made, watched, replaced when it is of no use any more, and flushed at
+//! the end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use arc_swap::ArcSwapOption;
+use fail::fail_point;
+use rdkafka::Message as _;
+use rdkafka::client::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use tokio::sync::oneshot;
+use tracing::{debug, error, warn};
+
+use super::{Delivery, Publish, PublishError};
+use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, Reach, is_connection_loss, told};
+use crate::stats::ActorStats;
+use crate::supervision::Life;
+
+/// `[producer]` of the actor graph.
+#[derive(Clone, Debug)]
+pub struct ProducerSettings {
+    /// How to reach Kafka.
+    pub kafka: KafkaSettings,
+    /// A record that is not acknowledged for so long is given up; less than the time a webhook may take.
+    pub delivery_timeout: Duration,
+    /// Largest record it takes, in bytes.
+    pub record_limit: usize,
+    /// How long a stopping producer waits for what is in flight.
+    pub flush_timeout: Duration,
+}
+
+/// Leads to the living client, from any thread.
+#[derive(Clone, Default)]
+pub struct ClientRef(Arc<ArcSwapOption<Client>>);
+
+impl ClientRef {
+    /// Hands a record over. Where it is not taken, `reply` hears why at once.
+    pub fn send(&self, publish: Publish) {
+        match &*self.0.load() {
+            Some(client) => client.send(publish),
+            // Who asked may have stopped waiting.
+            None => drop(publish.reply.send(Err(PublishError::NotTaken))),
+        }
+    }
+}
+
+struct Client {
+    producer: ThreadedProducer<Deliveries>,
+    stats: Arc<ActorStats>,
+}
+
+/// Owns librdkafka's producer, watches over it, and flushes it at its end.
+pub struct ProducerClient {
+    life: Life,
+    settings: ProducerSettings,
+    client: ClientRef,
+}
+
+impl ProducerClient {
+    /// It creates its client when it starts; `client` leads to that.
+    pub fn new(life: Life, settings: ProducerSettings, client: ClientRef) -> Self {
+        Self { life, settings, client }
+    }
+
+    /// An idempotent producer that met a fatal error, or a client that knows no broker, sends nothing any more: only a fresh
+    /// one does.
+    fn check_client(&self, ctx: &mut Context<Self>) {
+        fail_point!("producer_client");
+        let client = self.client.0.load();
+        let Some(client) = client.as_ref().map(|client| client.producer.client()) else {
+            return;
+        };
+        if let Some((code, reason)) = client.fatal_error() {
+            self.life
+                .fail(format!("fatal error of the Kafka producer: {code}: {reason}"));
+            ctx.stop();
+        } else if client.context().reach.is_lost(Instant::now()) {
+            self.life
+                .fail("the Kafka client knows no broker any more; starting with a fresh one");
+            ctx.stop();
+        }
+    }
+}
+
+impl Client {
+    fn send(&self, publish: Publish) {
+        let Publish {
+            topic,
+            partition,
+            key,
+            value,
+            headers,
+            reply,
+        } = publish;
+        let waiting = Waiting::new(reply, &self.stats);
+        let mut record: BaseRecord<'_, [u8], [u8], Box<Waiting>> =
+            BaseRecord::with_opaque_to(&topic, Box::new(waiting)).headers(headers);
+        record.partition = partition;
+        record.key = key.as_deref();
+        record.payload = value.as_deref();
+        if let Err((error, record)) = self.producer.send(record) {
+            let error = PublishError::from(error);
+            self.stats.record_error(&error.to_string());
+            record.delivery_opaque.tell(Err(error));
+        }
+    }
+}
+
+impl Actor for ProducerClient {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        let ProducerSettings {
+            kafka,
+            delivery_timeout,
+            record_limit,
+            ..
+        } = &self.settings;
+        let mut config = kafka.producer(*delivery_timeout, *record_limit);
+        config.set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
+        let deliveries = Deliveries {
+            stats: self.life.stats().clone(),
+            reach: Reach::default(),
+        };
+        match ThreadedProducer::from_config_and_context(&config, deliveries) {
+            Ok(producer) => {
+                let stats = self.life.stats().clone();
+                self.client.0.store(Some(Arc::new(Client { producer, stats })));
+            }
+            Err(error) => {
+                self.life
+                    .fail(format!("cannot create the Kafka producer: {}", told(&error)));
+                return ctx.stop();
+            }
+        }
+        ctx.run_interval(Duration::from_secs(1), |act, ctx| act.check_client(ctx));
+        let flush_timeout = self.settings.flush_timeout;
+        ctx.spawn(self.life.stopped().into_actor(self).then(move |(), act, _| {
+            let client = act.client.0.swap(None);
+            // Dropping the client throws away what is in flight, and blocks: flush first, and off this thread.
+            let closed = tokio::task::spawn_blocking(move || {
+                if let Some(Err(error)) = client.map(|client| client.producer.flush(flush_timeout)) {
+                    warn!(%error, "records were still in flight when the producer stopped; their senders were not told 202");
+                }
+            });
+            closed.into_actor(act).map(|_, _, ctx| ctx.stop())
+        }));
+    }
+}
+
+impl Drop for ProducerClient {
+    /// One that panicked takes its client along.
+    fn drop(&mut self) {
+        self.client.0.store(None);
+    }
+}
+
+type Reply = oneshot::Sender<Result<Delivery, PublishError>>;
+
+/// Who waits for a record's acknowledgement.
+struct Waiting {
+    reply: Reply,
+    _counted: Counted,
+}
+
+/// Counts a record in the actor's queue for as long as nobody knows whether Kafka has it.
+struct Counted(Arc<ActorStats>);
+
+impl Waiting {
+    fn new(reply: Reply, stats: &Arc<ActorStats>) -> Self {
+        stats.queue_depth.fetch_add(1, Relaxed);
+        let _counted = Counted(stats.clone());
+        Self { reply, _counted }
+    }
+
+    fn tell(self, outcome: Result<Delivery, PublishError>) {
+        // Who asked may have stopped waiting.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.queue_depth.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Hands each delivery report to who waits for it, straight from librdkafka's thread.
+struct Deliveries {
+    stats: Arc<ActorStats>,
+    reach: Reach,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        tracing::debug!(?level, facility, message, "librdkafka (producer)");
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.reach.report(statistics, Instant::now());
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+            error!(reason, "the Kafka producer met a fatal error and will be replaced");
+        } else if is_connection_loss(&error) {
+            debug!(%error, reason, "Kafka producer");
+        } else {
+            warn!(%error, reason, "Kafka producer");
+        }
+        self.stats.record_error(reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Waiting>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Box<Waiting>) {
+        let outcome = match result {
+            Ok(message) => {
+                self.stats.add_handled(1);
+                Ok(Delivery {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                })
+            }
+            Err((error, _)) => {
+                let error = PublishError::from(error.clone());
+                self.stats.record_error(&error.to_string());
+                Err(error)
+            }
+        };
+        waiting.tell(outcome);
+    }
+}
