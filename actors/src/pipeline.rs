@@ -195,8 +195,9 @@ const BACKOFF: Backoff = Backoff {
     initial: Duration::from_millis(100),
     max: Duration::from_secs(5),
 };
-/// Keeps the writer busy: a batch being written, and one waiting.
-const BATCHES_IN_FLIGHT: usize = 2;
+/// With one of each of its partitions the writer is busy; the next one is being built meanwhile. A second one would wait with
+/// the writer for a gain that cannot be measured, and is a fifth of the process' memory while there is a backlog.
+const BATCHES_IN_FLIGHT: usize = 1;
 /// A partition that does not move is claimed again after this.
 const RETRY_PARTITION: Duration = Duration::from_secs(10);
 
@@ -365,7 +366,7 @@ impl Shared {
                     window_past: settings.window_past,
                     window_future: settings.window_future,
                 };
-                // Four topics, and of each partition two batches and a claim.
+                // Four topics, and of each partition its batches and a claim.
                 let mailbox = partitions * 4 * (BATCHES_IN_FLIGHT + 1);
                 let make = move |life: Life| ShardWriter::new(life, writer.clone());
                 specs.push(ChildSpec::actor(

@@ -102,12 +102,30 @@ impl Bench {
         Ok(answers)
     }
 
+    /// Measures the product with further settings.
+    pub async fn ours(
+        &self,
+        name: &str,
+        connections: usize,
+        events: u64,
+        env: Vec<(&'static str, String)>,
+    ) -> Result<Figures> {
+        let mut deployment = Deployment::new(name, &self.topics, self.stack.shard_urls());
+        deployment.env = env;
+        let instance = self.product.serve(&self.stack, name, Part::Ingest, &deployment).await?;
+        self.load(name, &instance.process, &instance.ingest, connections, events)
+            .await
+    }
+
+    /// Where Kafka, of one broker, is `delay` farther away, each way.
+    pub fn distant_brokers(&self, delay: Duration) -> String {
+        self.stack.kafka(0).proxy().delay(delay);
+        self.stack.proxied_brokers()
+    }
+
     async fn measure(&self, name: &str, is_ours: bool, connections: usize, events: u64) -> Result<Figures> {
         if is_ours {
-            let deployment = Deployment::new(name, &self.topics, self.stack.shard_urls());
-            let instance = self.product.serve(&self.stack, name, Part::Ingest, &deployment).await?;
-            self.load(name, &instance.process, &instance.ingest, connections, events)
-                .await
+            self.ours(name, connections, events, Vec::new()).await
         } else {
             let listen = format!("127.0.0.1:{}", free_ports(1)?[0]);
             let limit = Limit::ingest(&self.stack, name, &self.topics, &listen)?;

@@ -2,6 +2,7 @@
 //! the same machine, what the bare libraries do.
 
 mod all;
+mod distance;
 mod drain;
 mod flat;
 mod fresh;
@@ -75,6 +76,8 @@ enum Command {
     /// More webhooks at once than are taken (`ingest.max_in_flight`): accepted ones must stay as many and nearly as quick, the
     /// others hear 503 at once.
     Overload(overload::Args),
+    /// Webhooks to a broker that is farther away, by how many requests may be in flight to it.
+    Distance(distance::Args),
     /// Memory and CPU of an instance that owns the shipped 18 partitions and has nothing to do.
     Idle {
         /// Use the release binary that is there, rather than have cargo bring it up to date.
@@ -132,6 +135,7 @@ fn run(command: Command) -> Result<()> {
         Command::Flat { events, no_build } => interruptible(flat::run(no_build, events)),
         Command::Ingest { amount, connections } => interruptible(ingest::run(amount.check()?, connections.max(1))),
         Command::Overload(args) => interruptible(overload::run(args)),
+        Command::Distance(args) => interruptible(distance::run(args)),
         Command::Idle { no_build } => interruptible(idle::run(no_build)),
     }
 }
