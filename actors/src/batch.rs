@@ -66,7 +66,8 @@ pub struct BatchLimits {
     pub rows: usize,
     /// Bytes of records after which a batch is full.
     pub bytes: usize,
-    /// Batches that may be with the writer at once. Two keep it busy: one being written, one waiting.
+    /// Batches that may be with the writer at once, as long as they have no more than `rows` together: of small ones one is
+    /// written and one waits for its turn, a full one keeps the writer busy by itself.
     pub in_flight: usize,
 }
 
@@ -161,7 +162,7 @@ impl<R: BatchRow> Outbox<R> {
             self.in_flight.push_back(Sent::of(&batch));
             return Some(batch);
         }
-        if self.in_flight.len() >= self.limits.in_flight || self.building.next == self.building.from {
+        if self.building.next == self.building.from || !self.may_follow() {
             return None;
         }
         self.in_flight.push_back(Sent::of(&self.building));
@@ -175,6 +176,13 @@ impl<R: BatchRow> Outbox<R> {
                 rows: Vec::new(),
             },
         ))
+    }
+
+    /// Whether what has been gathered may go to the writer behind what is there.
+    fn may_follow(&self) -> bool {
+        let there: u64 = self.in_flight.iter().map(|sent| sent.rows).sum();
+        let all = there + self.building.rows.len() as u64;
+        self.in_flight.is_empty() || (self.in_flight.len() < self.limits.in_flight && all <= self.limits.rows as u64)
     }
 
     /// Rows that are held and not with the writer.

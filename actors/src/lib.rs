@@ -8,7 +8,7 @@
 //!
 //! Kafka ──> ConsumerGroup ─spawns─> PartitionConsumer ──1 a partition──> DeadLetters ──the same client──> Kafka
 //!           (pump thread)                │      ^
-//!                        1 batch and     │      │ an answer a batch
+//!                        2 batches and   │      │ an answer a batch
 //!                        1 claim for each│      │
 //!                        partition       v      │
 //!                                      ShardWriter (shard p % N, lane p / N % lanes) ──one statement──> Postgres

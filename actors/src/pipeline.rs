@@ -195,9 +195,8 @@ const BACKOFF: Backoff = Backoff {
     initial: Duration::from_millis(100),
     max: Duration::from_secs(5),
 };
-/// With one of each of its partitions the writer is busy; the next one is being built meanwhile. A second one would wait with
-/// the writer for a gain that cannot be measured, and is a fifth of the process' memory while there is a backlog.
-const BATCHES_IN_FLIGHT: usize = 1;
+/// Batches of a partition with its writer: one being written, and one waiting where they are small.
+const BATCHES_IN_FLIGHT: usize = 2;
 /// A partition that does not move is claimed again after this.
 const RETRY_PARTITION: Duration = Duration::from_secs(10);
 

@@ -12,7 +12,7 @@ const OUTAGE: Duration = Duration::from_secs(60);
 const SOON: Duration = Duration::from_secs(60);
 /// No single row of a healthy shard takes longer, whatever its neighbour does.
 const STALL: Duration = Duration::from_secs(5);
-/// What may wait for a dead shard: of each of its nine partitions 1 MiB of prefetch and two batches. All of what is sent
+/// What may wait for a dead shard: of each of its nine partitions 1 MiB of prefetch and two batches, one of them being built. All of what is sent
 /// meanwhile would be several times that.
 const MEMORY: u64 = 48 << 20;
 

@@ -134,6 +134,28 @@ fn a_full_batch_stops_the_reading_until_it_is_sent() {
 }
 
 #[test]
+fn what_is_with_the_writer_is_no_more_than_a_full_batch() {
+    let limits = BatchLimits {
+        rows: 4,
+        in_flight: 3,
+        ..LIMITS
+    };
+    let mut outbox = Outbox::new(0, limits);
+    let send = |outbox: &mut Outbox, rows: std::ops::Range<i64>| {
+        rows.for_each(|offset| outbox.push(row(offset)));
+        outbox.next_batch().map(|batch| batch.rows.len())
+    };
+    assert_eq!(send(&mut outbox, 0..1), Some(1));
+    assert_eq!(send(&mut outbox, 1..4), Some(3), "four in all");
+    assert_eq!(send(&mut outbox, 4..5), None, "the fifth waits");
+    outbox.committed();
+    assert_eq!(send(&mut outbox, 5..5), Some(1), "four again");
+    outbox.committed();
+    outbox.committed();
+    assert_eq!(send(&mut outbox, 5..9), Some(4), "alone it may be full");
+}
+
+#[test]
 fn bytes_fill_a_batch_too_and_are_counted_anew_for_the_next() {
     let each = row(0).byte_len();
     assert!(each > 0);
