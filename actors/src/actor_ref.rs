@@ -46,6 +46,11 @@ impl<A: Actor> ActorRef<A> {
         self.0.store(Some(Arc::new(address)));
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_away(&self) -> bool {
+        self.0.load().is_none()
+    }
+
     pub(crate) fn clear(&self) {
         self.0.store(None);
     }

@@ -66,7 +66,7 @@ pub struct BatchLimits {
     pub rows: usize,
     /// Bytes of records after which a batch is full.
     pub bytes: usize,
-    /// Batches that may be with the writer at once, as long as they have no more than `rows` together: of small ones one is
+    /// Batches that may be with the writer at once, as long as they have no more than `rows` and `bytes` together: of small ones one is
     /// written and one waits for its turn, a full one keeps the writer busy by itself.
     pub in_flight: usize,
 }
@@ -91,15 +91,18 @@ pub struct Sent {
     pub next: i64,
     /// How many rows it has.
     pub rows: u64,
+    /// Bytes of their records.
+    pub bytes: usize,
     /// When the first of them was received, in µs since 1970; `None` where none of them says.
     pub oldest_received_us: Option<i64>,
 }
 
 impl Sent {
-    fn of<R: BatchRow>(batch: &Batch<R>) -> Self {
+    fn of<R: BatchRow>(batch: &Batch<R>, bytes: usize) -> Self {
         Self {
             next: batch.next,
             rows: batch.rows.len() as u64,
+            bytes,
             oldest_received_us: batch.rows.first().and_then(BatchRow::received_at_us),
         }
     }
@@ -159,14 +162,15 @@ impl<R: BatchRow> Outbox<R> {
                 return None;
             }
             let batch = self.returned.pop_front()?;
-            self.in_flight.push_back(Sent::of(&batch));
+            let bytes = batch.rows.iter().map(BatchRow::byte_len).sum();
+            self.in_flight.push_back(Sent::of(&batch, bytes));
             return Some(batch);
         }
         if self.building.next == self.building.from || !self.may_follow() {
             return None;
         }
-        self.in_flight.push_back(Sent::of(&self.building));
-        self.building_bytes = 0;
+        let bytes = std::mem::take(&mut self.building_bytes);
+        self.in_flight.push_back(Sent::of(&self.building, bytes));
         let next = self.building.next;
         Some(std::mem::replace(
             &mut self.building,
@@ -180,9 +184,10 @@ impl<R: BatchRow> Outbox<R> {
 
     /// Whether what has been gathered may go to the writer behind what is there.
     fn may_follow(&self) -> bool {
-        let there: u64 = self.in_flight.iter().map(|sent| sent.rows).sum();
-        let all = there + self.building.rows.len() as u64;
-        self.in_flight.is_empty() || (self.in_flight.len() < self.limits.in_flight && all <= self.limits.rows as u64)
+        let rows = self.in_flight.iter().map(|sent| sent.rows).sum::<u64>() + self.building.rows.len() as u64;
+        let bytes = self.in_flight.iter().map(|sent| sent.bytes).sum::<usize>() + self.building_bytes;
+        let fits = rows <= self.limits.rows as u64 && bytes <= self.limits.bytes;
+        self.in_flight.is_empty() || (self.in_flight.len() < self.limits.in_flight && fits)
     }
 
     /// Rows that are held and not with the writer.

@@ -313,16 +313,13 @@ impl Shared {
         let patience = listen.shutdown_timeout + Duration::from_secs(1);
         let children = move || {
             let supervisor_of_producers: ActorRef<Supervisor> = ActorRef::default();
-            let producers = supervisor(
+            let producers = coming_and_going(
                 "producers",
                 &format!("{ROOT}/{INGEST}/producers"),
                 &actors,
-                Strategy::Independent,
                 intensity,
                 supervisor_of_producers.clone(),
-                Vec::new,
-            )
-            .intensity(once(intensity));
+            );
             let state = Arc::new(IngestState::new(
                 ingest.clone(),
                 &sources,
@@ -509,16 +506,13 @@ impl Shared {
         let (actors, intensity) = (self.actors.clone(), self.intensity());
         let children = move || {
             let partitions: ActorRef<Supervisor> = ActorRef::default();
-            let below = supervisor(
+            let below = coming_and_going(
                 "partitions",
                 &format!("{path}/partitions"),
                 &actors,
-                Strategy::Independent,
                 intensity,
                 partitions.clone(),
-                Vec::new,
-            )
-            .intensity(once(intensity));
+            );
             let (group, context, table, readers) = (group.clone(), context.clone(), table.clone(), readers.clone());
             let make = move |life: Life| {
                 ConsumerGroup::new(
@@ -548,13 +542,29 @@ impl Shared {
     }
 }
 
-/// One restart of a supervisor that gave up. Whoever below keeps failing does so within one window, so it gives up again
-/// within two.
-fn once(below: Intensity) -> Intensity {
-    Intensity {
+/// A supervisor whose children are started and stopped by messages. It is restarted once when it gave up: whoever below keeps
+/// failing does so within one window, so it gives up again within two.
+fn coming_and_going(
+    name: &str,
+    path: &str,
+    registry: &Registry,
+    intensity: Intensity,
+    address: ActorRef<Supervisor>,
+) -> ChildSpec {
+    let once = Intensity {
         max_restarts: 1,
-        within: below.within * 2,
-    }
+        within: intensity.within * 2,
+    };
+    supervisor(
+        name,
+        path,
+        registry,
+        Strategy::Independent,
+        intensity,
+        address,
+        Vec::new,
+    )
+    .intensity(once)
 }
 
 /// A supervisor as somebody's child: `children` makes the list for each fresh instance.

@@ -19,7 +19,7 @@ use crate::supervision::{ChildSpec, Life, Restart, StartChild, Supervisor};
 use client::ClientRef;
 
 /// How many records may wait in a producer's mailbox.
-pub const MAILBOX_RECORDS: usize = 4096;
+const MAILBOX_RECORDS: usize = 4096;
 
 /// Publish a record; `reply` is told when Kafka has it, or why not.
 #[derive(Message)]
@@ -152,13 +152,24 @@ impl Producers {
 #[error("no producer can be started: its supervisor is away")]
 pub struct ProducerError;
 
+/// A producer without a client, on this thread, and what it counts.
+#[cfg(test)]
+pub(crate) async fn idle_producer() -> (ActorRef<Producer>, Arc<crate::stats::ActorStats>) {
+    let address = ActorRef::default();
+    let make = |life| Producer::new(life, ClientRef::default());
+    let spec = ChildSpec::actor("producer", Arbiter::current(), address.clone(), MAILBOX_RECORDS, make);
+    let stats = crate::stats::Registry::default().node("producer", "Producer");
+    let _ended = spec.run(tokio_util::sync::CancellationToken::new(), stats.clone());
+    while address.is_away() {
+        tokio::task::yield_now().await;
+    }
+    (address, stats)
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
     use crate::actor_ref::Undelivered;
-    use crate::stats::Registry;
 
     type Outcome = oneshot::Receiver<Result<Delivery, PublishError>>;
 
@@ -178,14 +189,7 @@ mod tests {
     /// The mailbox fills up while its thread is busy with something else, here with filling it.
     #[actix::test]
     async fn what_there_is_no_room_or_no_client_for_is_refused_at_once() {
-        let address = ActorRef::default();
-        let make = |life| Producer::new(life, ClientRef::default());
-        let spec = ChildSpec::actor("producer", Arbiter::current(), address.clone(), MAILBOX_RECORDS, make);
-        let stats = Registry::default().node("producer", "Producer");
-        let _ended = spec.run(CancellationToken::new(), stats.clone());
-        while let Err(Undelivered::Away(_)) = address.try_send(publish().0) {
-            tokio::task::yield_now().await;
-        }
+        let (address, stats) = idle_producer().await;
         let mut waiting = Vec::new();
         loop {
             let (publish, outcome) = publish();
@@ -197,7 +201,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(1 + waiting.len(), MAILBOX_RECORDS);
+        assert_eq!(waiting.len(), MAILBOX_RECORDS);
         for outcome in waiting {
             let answer = outcome.await.expect("it is told");
             assert!(matches!(answer, Err(PublishError::NotTaken)));

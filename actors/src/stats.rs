@@ -162,6 +162,15 @@ impl Registry {
             .clone()
     }
 
+    /// Forgets who stands below `path` and is no `child` of it any more, and all below them.
+    pub(crate) fn keep_children(&self, path: &str, is_child: impl Fn(&str) -> bool) {
+        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        nodes.retain(|node, _| {
+            let below = node.strip_prefix(path).and_then(|rest| rest.strip_prefix('/'));
+            below.is_none_or(|below| is_child(below.split('/').next().unwrap_or_default()))
+        });
+    }
+
     pub(crate) fn remove(&self, path: &str) {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(path);
     }
@@ -205,6 +214,17 @@ pub fn rfc3339(at: DateTime<Utc>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_children_that_are_there_are_kept() {
+        let registry = Registry::default();
+        for path in ["a", "a/b", "a/b/c", "a/d", "a/d/e", "ab/d", "f/d"] {
+            registry.node(path, "Actor");
+        }
+        registry.keep_children("a", |name| name == "b");
+        let left: Vec<_> = registry.all().into_iter().map(|(path, _)| path).collect();
+        assert_eq!(left, ["a", "a/b", "a/b/c", "ab/d", "f/d"]);
+    }
 
     #[test]
     fn the_tree_nests_by_path_and_keeps_counters_over_restarts() {

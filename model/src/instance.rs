@@ -378,9 +378,9 @@ impl Instance {
     }
 }
 
-/// As the product's, but that two rows make a batch full.
+/// As the product's, but that three rows make a batch full: so one of two can be refused with another one behind it.
 const LIMITS: BatchLimits = BatchLimits {
-    rows: 2,
+    rows: 3,
     bytes: usize::MAX,
     in_flight: 2,
 };

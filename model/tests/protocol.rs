@@ -26,6 +26,12 @@ fn three_processes_two_partitions_and_a_bad_record_with_a_fault_anywhere() {
     holds(&["ab", "cX"], 1, &[]);
 }
 
+/// A batch of two is refused while a third record is with the writer behind it.
+#[test]
+fn three_processes_and_a_refused_batch_with_one_behind_it() {
+    holds(&["Xab"], 1, &[]);
+}
+
 /// Two faults, so that a zombie's connection breaks, a second owner dies, an unknown commit meets a third claim.
 #[test]
 fn three_processes_two_partitions_and_two_faults_anywhere() {

@@ -76,6 +76,8 @@ struct Panic<'a> {
     /// Whose nodes begin anew, because the actors are made anew rather than restarted.
     anew: &'a dyn Fn(&str) -> bool,
     poison: u64,
+    /// Threads that take webhooks.
+    workers: usize,
 }
 
 impl Default for Panic<'_> {
@@ -88,13 +90,15 @@ impl Default for Panic<'_> {
             dependent: &|_| false,
             anew: &|_| false,
             poison: 0,
+            workers: 1,
         }
     }
 }
 
 impl Panic<'_> {
     async fn shown(self) {
-        let world = Arc::new(World::new(&shared_stack().await, self.world).await);
+        let world = World::new(&shared_stack().await, self.world).await;
+        let world = Arc::new(world.set("HOOKMILL_INGEST__WORKERS", &self.workers.to_string()));
         let name = self.fail_point.replace("TOPIC", &world.orders());
         let armed = format!("{name}={}*off->1*panic->off", self.after);
         let instance = world.start_with("only", &[("FAILPOINTS", &armed)]).await;
@@ -134,6 +138,8 @@ impl Panic<'_> {
             seen.actors.values().all(|node| node["state"] == "running") && instance.running_partitions().await == 36
         })
         .await;
+        let producers = seen.actors.keys().filter(|path| path.starts_with("ingest/producers/"));
+        assert_eq!(producers.count(), self.workers, "one for each, and none of former ones");
         let (victims, others): (Vec<_>, Vec<_>) =
             seen.restarted().into_iter().partition(|(path, _)| (self.victim)(path));
         let [(victim, 1)] = victims[..] else {
@@ -280,6 +286,24 @@ fn a_supervisor_of_partitions() {
     );
 }
 
+/// The server starts anew after it; of the producers that were there nothing is left in `/stats`.
+#[test]
+fn the_supervisor_of_producers() {
+    light(
+        Panic {
+            world: "panic_producers",
+            fail_point: "supervisor::hookmill/ingest/producers",
+            workers: 2,
+            after: 1,
+            victim: &|path| path == "ingest/producers",
+            dependent: &|path| path == "ingest/server",
+            anew: &|path| path.starts_with("ingest/producers/"),
+            ..Panic::default()
+        }
+        .shown(),
+    );
+}
+
 #[test]
 fn the_keeper_of_event_partitions() {
     light(
@@ -385,6 +409,33 @@ fn an_actor_at_the_root_that_keeps_failing() {
         world.landed(SOON).await;
         world.reckon(&acked).await;
         world.nothing_buried().await;
+        sound.stop().await;
+    });
+}
+
+/// Its supervisor is restarted once, and the server with it; then the process ends. The other instance takes what it could not.
+#[test]
+fn a_producer_that_keeps_failing() {
+    light(async {
+        let world = World::new(&shared_stack().await, "mute").await;
+        let world = Arc::new(world.set("HOOKMILL_SUPERVISION__MAX_RESTARTS", "3"));
+        let failing = world.start_with("failing", &[("FAILPOINTS", "producer=panic")]).await;
+        let sound = world.start("sound").await;
+        let args = SendArgs {
+            count: 300,
+            rate: 200,
+            ..SendArgs::default()
+        };
+        let sending = world.send_behind(vec![failing.url.clone(), sound.url.clone()], args);
+        let (who, why) = (
+            "hookmill/ingest/producers/producer.",
+            "panicked: failpoint producer panic",
+        );
+        gives_up(&failing, who, why, Duration::from_secs(60)).await;
+        let (summary, acked) = sending.finish().await;
+        assert_eq!((summary.acked, summary.refused), (1500, 0), "{summary:?}");
+        world.landed(SOON).await;
+        world.reckon(&acked).await;
         sound.stop().await;
     });
 }

@@ -153,6 +153,14 @@ fn what_is_with_the_writer_is_no_more_than_a_full_batch() {
     outbox.committed();
     outbox.committed();
     assert_eq!(send(&mut outbox, 5..9), Some(4), "alone it may be full");
+
+    let bytes = row(0).byte_len() * 3;
+    let mut outbox = Outbox::new(0, BatchLimits { bytes, ..limits });
+    assert_eq!(send(&mut outbox, 0..2), Some(2));
+    assert_eq!(send(&mut outbox, 2..4), None, "four are too many bytes");
+    outbox.committed();
+    assert_eq!(send(&mut outbox, 4..4), Some(2));
+    assert_eq!(send(&mut outbox, 4..5), Some(1), "three are not");
 }
 
 #[test]
@@ -170,6 +178,7 @@ fn bytes_fill_a_batch_too_and_are_counted_anew_for_the_next() {
         if offset % 3 == 2 {
             assert!(!outbox.has_room());
             assert_eq!(outbox.next_batch().expect("a full batch").rows.len(), 3);
+            outbox.committed();
         }
     }
 }
@@ -207,16 +216,18 @@ fn what_is_sent_is_remembered_until_its_answer() {
     let mut outbox = Outbox::new(5, LIMITS);
     outbox.push(event(5));
     outbox.push(event(8));
+    let two = event(5).byte_len() + event(8).byte_len();
     assert!(outbox.next_batch().is_some());
     outbox.push(row(9));
     assert!(outbox.next_batch().is_some());
-    let sent = |next, rows, oldest_received_us| Sent {
+    let sent = |next, rows, bytes, oldest_received_us| Sent {
         next,
         rows,
+        bytes,
         oldest_received_us,
     };
-    assert_eq!(outbox.committed(), Some(sent(9, 2, Some(1_767_312_000_000_000))));
-    assert_eq!(outbox.committed(), Some(sent(10, 1, None)));
+    assert_eq!(outbox.committed(), Some(sent(9, 2, two, Some(1_767_312_000_000_000))));
+    assert_eq!(outbox.committed(), Some(sent(10, 1, row(9).byte_len(), None)));
     assert_eq!(outbox.committed(), None);
 }
 

@@ -447,6 +447,9 @@ struct ToPublish {
     headers: OwnedHeaders,
 }
 
+/// Records of one request that are put into the producer's mailbox before others have their turn.
+const AT_ONCE: usize = 256;
+
 /// Publishes all records of a request and waits for all: one answer, and a good one only if Kafka has every one of them.
 async fn publish(records: Vec<ToPublish>, producer: &ActorRef<Producer>, patience: Duration) -> Result<(), Problem> {
     let mut waiting = Vec::with_capacity(records.len());
@@ -462,6 +465,10 @@ async fn publish(records: Vec<ToPublish>, producer: &ActorRef<Producer>, patienc
         };
         producer.try_send(publish).map_err(|_| PublishError::NotTaken)?;
         waiting.push(outcome);
+        if waiting.len().is_multiple_of(AT_ONCE) {
+            // The producer is on this thread: it takes them meanwhile.
+            tokio::task::yield_now().await;
+        }
     }
     let all = async {
         for outcome in waiting {
@@ -529,6 +536,22 @@ impl HeaderLookup for RequestHeaders<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::producer::idle_producer;
+
+    #[actix::test]
+    async fn a_request_may_have_more_events_than_a_mailbox_holds() {
+        let (producer, stats) = idle_producer().await;
+        let record = || ToPublish {
+            topic: "orders".into(),
+            key: Vec::new(),
+            value: Vec::new(),
+            headers: OwnedHeaders::new(),
+        };
+        let records = std::iter::repeat_with(record).take(40 * AT_ONCE).collect();
+        let refused = publish(records, &producer, Duration::from_secs(60)).await;
+        assert!(refused.is_err(), "there is no client");
+        assert_eq!(stats.handled.load(Relaxed), 40 * AT_ONCE as u64);
+    }
 
     #[test]
     fn media_types() {

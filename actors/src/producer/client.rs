@@ -48,6 +48,19 @@ impl ClientRef {
             None => drop(publish.reply.send(Err(PublishError::NotTaken))),
         }
     }
+
+    /// Takes the client away, and waits for those who are just handing a record over: whoever holds it last drops it, which
+    /// blocks, and that shall be none of them.
+    fn withdraw(&self) -> Option<Client> {
+        let mut client = self.0.swap(None)?;
+        loop {
+            match Arc::try_unwrap(client) {
+                Ok(client) => return Some(client),
+                Err(held) => client = held,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
 }
 
 struct Client {
@@ -142,10 +155,10 @@ impl Actor for ProducerClient {
         ctx.run_interval(Duration::from_secs(1), |act, ctx| act.check_client(ctx));
         let flush_timeout = self.settings.flush_timeout;
         ctx.spawn(self.life.stopped().into_actor(self).then(move |(), act, _| {
-            let client = act.client.0.swap(None);
+            let client = act.client.clone();
             // Dropping the client throws away what is in flight, and blocks: flush first, and off this thread.
             let closed = tokio::task::spawn_blocking(move || {
-                if let Some(Err(error)) = client.map(|client| client.producer.flush(flush_timeout)) {
+                if let Some(Err(error)) = client.withdraw().map(|client| client.producer.flush(flush_timeout)) {
                     warn!(%error, "records were still in flight when the producer stopped; their senders were not told 202");
                 }
             });
@@ -157,7 +170,7 @@ impl Actor for ProducerClient {
 impl Drop for ProducerClient {
     /// One that panicked takes its client along.
     fn drop(&mut self) {
-        self.client.0.store(None);
+        drop(self.client.withdraw());
     }
 }
 

@@ -182,6 +182,9 @@ struct Run {
 
 impl Run {
     async fn run(mut self) -> Exit {
+        // Whom an instance before this one was told to start are gone with it.
+        let is_child = |name: &str| self.children.iter().any(|child| child.spec.name == name);
+        self.registry.keep_children(&self.path, is_child);
         for i in 0..self.children.len() {
             self.start(i);
         }
