@@ -5,11 +5,12 @@ use std::sync::Arc;
 use actix::dev::ToEnvelope;
 use actix::prelude::SendError;
 use actix::{Actor, Addr, Handler, Message};
-use arc_swap::ArcSwapOption;
+
+use crate::slot::Slot;
 
 /// Leads to the living instance of a supervised actor. Cloning it does not clone the `Addr`: each clone of that would
 /// add a slot to the actor's mailbox and so loosen its bound.
-pub struct ActorRef<A: Actor>(Arc<ArcSwapOption<Addr<A>>>);
+pub struct ActorRef<A: Actor>(Arc<Slot<Addr<A>>>);
 
 /// Why a message was not taken; it comes back to the sender.
 #[derive(Debug)]
@@ -37,22 +38,29 @@ impl<A: Actor> Clone for ActorRef<A> {
 
 impl<A: Actor> Default for ActorRef<A> {
     fn default() -> Self {
-        Self(Arc::new(ArcSwapOption::empty()))
+        Self(Arc::default())
     }
 }
 
 impl<A: Actor> ActorRef<A> {
     pub(crate) fn set(&self, address: Addr<A>) {
-        self.0.store(Some(Arc::new(address)));
-    }
-
-    #[cfg(test)]
-    pub(crate) fn is_away(&self) -> bool {
-        self.0.load().is_none()
+        self.0.set(address);
     }
 
     pub(crate) fn clear(&self) {
-        self.0.store(None);
+        self.0.take();
+    }
+
+    /// Leads nowhere, for good: nobody waits for an instance.
+    pub(crate) fn of_nobody() -> Self {
+        let slot = Slot::default();
+        slot.never_mind();
+        Self(Arc::new(slot))
+    }
+
+    /// Resolves once the first instance has been started. It does not wait for a restart.
+    pub(crate) async fn came(&self) {
+        self.0.came().await;
     }
 
     /// Puts a message into the living instance's mailbox, if there is one with room.
@@ -63,7 +71,7 @@ impl<A: Actor> ActorRef<A> {
         A: Handler<M>,
         A::Context: ToEnvelope<A, M>,
     {
-        match self.0.load().as_deref() {
+        match self.0.get().as_deref() {
             None => Err(Undelivered::Away(message)),
             Some(address) => address.try_send(message).map_err(|error| match error {
                 SendError::Full(message) => Undelivered::Full(message),

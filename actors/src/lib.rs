@@ -39,6 +39,7 @@ pub mod producer;
 pub mod rebalance;
 pub mod secret;
 pub mod shard_writer;
+mod slot;
 pub mod sources;
 pub mod stats;
 pub mod supervision;

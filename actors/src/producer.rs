@@ -97,6 +97,15 @@ impl Actor for Producer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        let (client, stopped) = (self.client.clone(), self.life.clone());
+        // The client of a process that just starts takes its time; the first webhooks wait for it in the mailbox.
+        let ready = async move {
+            tokio::select! {
+                () = client.came() => {}
+                () = stopped.stopped() => {}
+            }
+        };
+        ctx.wait(ready.into_actor(self));
         ctx.spawn(self.life.stopped().into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
@@ -132,7 +141,7 @@ impl Producers {
     /// One more, on this thread and for as long as that runs. Fails where the supervisor is not there.
     pub fn start_here(&self) -> Result<ActorRef<Producer>, ProducerError> {
         let Some(supervisor) = &self.supervisor else {
-            return Ok(ActorRef::default());
+            return Ok(ActorRef::of_nobody());
         };
         let arbiter = Arbiter::try_current().ok_or(ProducerError)?;
         let name = format!("producer.{}", self.started.fetch_add(1, Relaxed));
@@ -152,17 +161,24 @@ impl Producers {
 #[error("no producer can be started: its supervisor is away")]
 pub struct ProducerError;
 
-/// A producer without a client, on this thread, and what it counts.
+/// Starts a producer on this thread, under nobody; what it counts.
 #[cfg(test)]
-pub(crate) async fn idle_producer() -> (ActorRef<Producer>, Arc<crate::stats::ActorStats>) {
-    let address = ActorRef::default();
-    let make = |life| Producer::new(life, ClientRef::default());
+pub(crate) fn start_alone(address: &ActorRef<Producer>, client: &ClientRef) -> Arc<crate::stats::ActorStats> {
+    let client = client.clone();
+    let make = move |life| Producer::new(life, client.clone());
     let spec = ChildSpec::actor("producer", Arbiter::current(), address.clone(), MAILBOX_RECORDS, make);
     let stats = crate::stats::Registry::default().node("producer", "Producer");
     let _ended = spec.run(tokio_util::sync::CancellationToken::new(), stats.clone());
-    while address.is_away() {
-        tokio::task::yield_now().await;
-    }
+    stats
+}
+
+/// A producer whose client is away.
+#[cfg(test)]
+pub(crate) async fn idle_producer() -> (ActorRef<Producer>, Arc<crate::stats::ActorStats>) {
+    let (address, client) = (ActorRef::default(), ClientRef::default());
+    client.will_not_come();
+    let stats = start_alone(&address, &client);
+    address.came().await;
     (address, stats)
 }
 

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
-use arc_swap::ArcSwapOption;
 use fail::fail_point;
 use rdkafka::Message as _;
 use rdkafka::client::ClientContext;
@@ -19,6 +18,7 @@ use tracing::{debug, error, warn};
 
 use super::{Delivery, Publish, PublishError};
 use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, Reach, is_connection_loss, told};
+use crate::slot::Slot;
 use crate::stats::ActorStats;
 use crate::supervision::Life;
 
@@ -37,22 +37,33 @@ pub struct ProducerSettings {
 
 /// Leads to the living client, from any thread.
 #[derive(Clone, Default)]
-pub struct ClientRef(Arc<ArcSwapOption<Client>>);
+pub struct ClientRef(Arc<Slot<Client>>);
 
 impl ClientRef {
     /// Hands a record over. Where it is not taken, `reply` hears why at once.
     pub fn send(&self, publish: Publish) {
-        match &*self.0.load() {
+        match &*self.0.get() {
             Some(client) => client.send(publish),
             // Who asked may have stopped waiting.
             None => drop(publish.reply.send(Err(PublishError::NotTaken))),
         }
     }
 
+    /// Nobody shall wait for a client.
+    #[cfg(test)]
+    pub(crate) fn will_not_come(&self) {
+        self.0.never_mind();
+    }
+
+    /// Resolves once there has been a client. It does not wait for one that is being replaced.
+    pub(super) async fn came(&self) {
+        self.0.came().await;
+    }
+
     /// Takes the client away, and waits for those who are just handing a record over: whoever holds it last drops it, which
     /// blocks, and that shall be none of them.
     fn withdraw(&self) -> Option<Client> {
-        let mut client = self.0.swap(None)?;
+        let mut client = self.0.take()?;
         loop {
             match Arc::try_unwrap(client) {
                 Ok(client) => return Some(client),
@@ -85,7 +96,7 @@ impl ProducerClient {
     /// one does.
     fn check_client(&self, ctx: &mut Context<Self>) {
         fail_point!("producer_client");
-        let client = self.client.0.load();
+        let client = self.client.0.get();
         let Some(client) = client.as_ref().map(|client| client.producer.client()) else {
             return;
         };
@@ -144,7 +155,7 @@ impl Actor for ProducerClient {
         match ThreadedProducer::from_config_and_context(&config, deliveries) {
             Ok(producer) => {
                 let stats = self.life.stats().clone();
-                self.client.0.store(Some(Arc::new(Client { producer, stats })));
+                self.client.0.set(Client { producer, stats });
             }
             Err(error) => {
                 self.life
