@@ -316,7 +316,8 @@ impl Member {
         }
     }
 
-    /// A broker thread of librdkafka sleeps up to a second after a change of the assignment; a question wakes it.
+    /// After a change of the assignment librdkafka makes two pauses of up to a second, which questions end: a broker thread
+    /// sleeps, and a member that has joined joins again no sooner, be it told to, unless news of the topic came meanwhile.
     fn wake_brokers(&self, consumer: &Arc<GroupConsumer>) {
         let (consumer, topic) = (consumer.clone(), self.context.topic.clone());
         tokio::task::spawn_blocking(move || {
@@ -332,6 +333,7 @@ impl Member {
                 // Only the asking matters.
                 let _ = consumer.fetch_watermarks(&topic, partition, Duration::from_millis(100));
             }
+            let _ = consumer.fetch_metadata(Some(&topic), Duration::from_millis(100));
         });
     }
 }

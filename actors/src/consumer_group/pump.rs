@@ -1,14 +1,17 @@
-//! The pump: the thread that polls a consumer's main queue, where rebalances are answered and errors reported.
+//! The pump: the thread that polls a consumer's main queue, where rebalances are answered and errors reported, and that keeps
+//! its heartbeats regular.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
+use crate::kafka::HEARTBEAT;
 use crate::rebalance::{Change, GroupConsumer};
 
 /// Handle of the pump; dropping it, by a panic of its owner, lets the thread end too.
@@ -49,6 +52,7 @@ impl Pump {
 }
 
 fn pump(consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, stop: &CancellationToken) {
+    let mut woken = Instant::now();
     loop {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
@@ -66,6 +70,12 @@ fn pump(consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, s
                 break;
             }
             Some(Err(error)) => debug!(%error, "Kafka consumer"),
+        }
+        if woken.elapsed() >= HEARTBEAT {
+            woken = Instant::now();
+            // librdkafka sends heartbeats from a thread that sleeps up to a second, whatever their interval; a question wakes
+            // it, and that is all it is for.
+            let _ = consumer.assignment();
         }
         // Other holders are partition consumers on their way out; until they are, rebalances must be answered.
         if stop.is_cancelled() && Arc::strong_count(&consumer) == 1 {
