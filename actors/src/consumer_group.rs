@@ -47,26 +47,23 @@ struct Member {
     context: Arc<TopicContext>,
     partitions: ActorRef<Supervisor>,
     table: PartitionTable,
-    readers: ArbiterHandle,
     life: Life,
 }
 
 impl ConsumerGroup {
-    /// A member for `context`'s topic, whose partition consumers are children of `partitions` and live on `readers`.
+    /// A member for `context`'s topic, whose partition consumers are children of `partitions`.
     pub fn new(
         life: Life,
         settings: ConsumerGroupSettings,
         context: Arc<TopicContext>,
         partitions: ActorRef<Supervisor>,
         table: PartitionTable,
-        readers: ArbiterHandle,
     ) -> Self {
         let member = Member {
             settings,
             context,
             partitions,
             table,
-            readers,
             life: life.clone(),
         };
         Self {
@@ -173,7 +170,7 @@ impl Member {
         let (context, ownership, consumer) = (self.context.clone(), ownership.clone(), Arc::downgrade(consumer));
         let spec = ChildSpec::actor(
             name(partition),
-            self.readers.clone(),
+            self.context.lane(partition).thread.clone(),
             ActorRef::default(),
             1,
             move |life: Life| {

@@ -47,19 +47,29 @@ pub struct TopicContext {
     pub on_gap: OnGap,
     /// Number of shards.
     pub shards: usize,
-    /// `writers[shard][lane]`.
-    pub writers: Vec<Vec<ActorRef<ShardWriter>>>,
+    /// `lanes[shard][lane]`.
+    pub lanes: Vec<Vec<LaneRef>>,
     /// Where bad records go.
     pub dead_letters: ActorRef<DeadLetters>,
     /// For watermarks.
     pub probe: Probe,
 }
 
+/// Leads to a lane of a shard.
+#[derive(Clone)]
+pub struct LaneRef {
+    /// Writes what is read.
+    pub writer: ActorRef<ShardWriter>,
+    /// The writer's thread. Whoever reads for it is there, too: to wake another thread for each batch takes longer than to
+    /// make one.
+    pub thread: ArbiterHandle,
+}
+
 impl TopicContext {
-    /// The writer that all records of `partition` go to, always the same one.
-    fn writer(&self, partition: i32) -> &ActorRef<ShardWriter> {
+    /// The lane that all records of `partition` go to, always the same one.
+    pub(crate) fn lane(&self, partition: i32) -> &LaneRef {
         let shard = hookmill_schema::shard::shard_of(partition, self.shards);
-        let lanes = &self.writers[shard];
+        let lanes = &self.lanes[shard];
         &lanes[hookmill_schema::shard::lane_of(partition, self.shards, lanes.len())]
     }
 }
@@ -253,7 +263,7 @@ impl Reader {
                 halt: halt.clone(),
                 reply,
             };
-            if self.context.writer(self.id.partition).try_send(claim).is_ok()
+            if self.context.lane(self.id.partition).writer.try_send(claim).is_ok()
                 && let Ok(claimed) = answer.await
             {
                 return claimed;

@@ -45,7 +45,7 @@ use crate::http::{AdminSettings, AdminState, HttpServer, IngestSettings, IngestS
 use crate::kafka::{KafkaSettings, Probe, TopicSettings, topics};
 use crate::lag_watcher::{LagWatcher, LagWatcherSettings};
 use crate::metrics::Metrics;
-use crate::partition_consumer::{OnGap, TopicContext};
+use crate::partition_consumer::{LaneRef, OnGap, TopicContext};
 use crate::partition_keeper::{PartitionKeeper, PartitionKeeperSettings};
 use crate::partition_table::PartitionTable;
 use crate::producer::Producers;
@@ -181,7 +181,7 @@ struct Shared {
     pools: Arc<Vec<Pool>>,
     client: ClientRef,
     dead_letters: ActorRef<DeadLetters>,
-    writers: Vec<Vec<ActorRef<ShardWriter>>>,
+    lanes: Vec<Vec<LaneRef>>,
 }
 
 /// The root's name, the first part of every path in `/stats`.
@@ -206,8 +206,12 @@ impl Pipeline {
         let (actors, partitions, health) = (Registry::default(), PartitionTable::default(), Health::default());
         let metrics = Arc::new(Metrics::new(actors.clone(), partitions.clone(), settings.sources.all()));
         let shards = settings.shard_urls.len();
-        let writers = (0..shards)
-            .map(|_| (0..settings.lanes.get()).map(|_| ActorRef::default()).collect())
+        let lane = || LaneRef {
+            writer: ActorRef::default(),
+            thread: Arbiter::new().handle(),
+        };
+        let lanes = (0..shards)
+            .map(|_| (0..settings.lanes.get()).map(|_| lane()).collect())
             .collect();
         let shared = Shared {
             settings,
@@ -219,7 +223,7 @@ impl Pipeline {
             pools: Arc::new(pools),
             client: ClientRef::default(),
             dead_letters: ActorRef::default(),
-            writers,
+            lanes,
         };
         let children = shared.children();
         let root = supervisor(
@@ -349,8 +353,15 @@ impl Shared {
         let settings = &self.settings;
         let partitions = usize::try_from(settings.orders.partitions.max(settings.disputes.partitions)).unwrap_or(0);
         let mut specs = Vec::new();
-        for (shard, lanes) in self.writers.iter().enumerate() {
-            for (lane, address) in lanes.iter().enumerate() {
+        for (shard, lanes) in self.lanes.iter().enumerate() {
+            for (
+                lane,
+                LaneRef {
+                    writer: address,
+                    thread,
+                },
+            ) in lanes.iter().enumerate()
+            {
                 let writer = ShardWriterSettings {
                     shard,
                     lane,
@@ -367,7 +378,7 @@ impl Shared {
                 let make = move |life: Life| ShardWriter::new(life, writer.clone());
                 specs.push(ChildSpec::actor(
                     format!("shard_writer.{shard}.{lane}"),
-                    Arbiter::new().handle(),
+                    thread.clone(),
                     address.clone(),
                     mailbox,
                     make,
@@ -492,7 +503,7 @@ impl Shared {
             },
             on_gap: settings.on_gap,
             shards: settings.shard_urls.len(),
-            writers: self.writers.clone(),
+            lanes: self.lanes.clone(),
             dead_letters: self.dead_letters.clone(),
             probe: self.probe.clone(),
         });
@@ -501,7 +512,7 @@ impl Shared {
             retry_after: RETRY_PARTITION,
             commit_every: Duration::from_secs(5),
         };
-        let (table, readers) = (self.partitions.clone(), Arbiter::new().handle());
+        let table = self.partitions.clone();
         let path = format!("{ROOT}/{CONSUMERS}/{}", topic.name);
         let (actors, intensity) = (self.actors.clone(), self.intensity());
         let children = move || {
@@ -513,16 +524,9 @@ impl Shared {
                 intensity,
                 partitions.clone(),
             );
-            let (group, context, table, readers) = (group.clone(), context.clone(), table.clone(), readers.clone());
+            let (group, context, table) = (group.clone(), context.clone(), table.clone());
             let make = move |life: Life| {
-                ConsumerGroup::new(
-                    life,
-                    group.clone(),
-                    context.clone(),
-                    partitions.clone(),
-                    table.clone(),
-                    readers.clone(),
-                )
+                ConsumerGroup::new(life, group.clone(), context.clone(), partitions.clone(), table.clone())
             };
             // Leaving the group waits for its partition consumers and for the coordinator.
             let member = ChildSpec::actor("consumer_group", Arbiter::current(), ActorRef::default(), 1, make);

@@ -167,12 +167,17 @@ impl ShardWriter {
         }
         let Some(mut lane) = self.lane.take() else { return };
         fail_point!("shard_writer");
-        let mut jobs = std::mem::take(&mut self.queue);
-        let cycle = async move {
-            lane.cycle(&mut jobs).await;
-            (lane, jobs)
-        };
-        ctx.spawn(cycle.into_actor(self).map(|(lane, mut left), act, ctx| {
+        // Those who read for this lane are on this thread, and who of them has something by now goes along.
+        let gathered = tokio::task::yield_now().into_actor(self);
+        let cycle = gathered.then(|(), act, _| {
+            let mut jobs = std::mem::take(&mut act.queue);
+            let cycle = async move {
+                lane.cycle(&mut jobs).await;
+                (lane, jobs)
+            };
+            cycle.into_actor(act)
+        });
+        ctx.spawn(cycle.map(|(lane, mut left), act, ctx| {
             act.lane = Some(lane);
             left.append(&mut act.queue);
             act.queue = left;

@@ -167,7 +167,7 @@ impl Reader {
             batch,
             reply,
         };
-        if let Err(undelivered) = self.context.writer(self.id.partition).try_send(write) {
+        if let Err(undelivered) = self.context.lane(self.id.partition).writer.try_send(write) {
             drop(undelivered.into_message());
         }
         answer
