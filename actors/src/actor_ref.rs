@@ -58,7 +58,7 @@ impl<A: Actor> ActorRef<A> {
         Self(Arc::new(slot))
     }
 
-    /// Resolves once the first instance has been started. It does not wait for a restart.
+    /// Resolves once there has been an instance. It does not wait for a restart.
     pub(crate) async fn came(&self) {
         self.0.came().await;
     }

@@ -1,7 +1,7 @@
 //! The consumer group's member for one topic: owns the Kafka consumer, has one partition consumer started for each
 //! partition it is assigned, and stopped when that is revoked.
 //!
-//! The consumer lives in the pump, a thread of its own that polls its main queue and does nothing else, and that closes
+//! The consumer lives in the pump, a thread of its own that polls its main queue, keeps its heartbeats regular, and closes
 //! it when nobody else holds it any more: leaving the group answers its own last rebalance from there.
 
 mod pump;
@@ -314,7 +314,7 @@ impl Member {
     }
 
     /// After a change of the assignment librdkafka makes two pauses of up to a second, which questions end: a broker thread
-    /// sleeps, and a member that has joined joins again no sooner, be it told to, unless news of the topic came meanwhile.
+    /// sleeps, and a member joins at most once a second unless metadata came since it joined last.
     fn wake_brokers(&self, consumer: &Arc<GroupConsumer>) {
         let (consumer, topic) = (consumer.clone(), self.context.topic.clone());
         tokio::task::spawn_blocking(move || {

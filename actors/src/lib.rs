@@ -10,7 +10,7 @@
 //!           (pump thread)                │      ^
 //!                        2 batches and   │      │ an answer a batch
 //!                        1 claim for each│      │
-//!                        partition       v      │
+//!                        partition       v      │   (on the same thread)
 //!                                      ShardWriter (shard p % N, lane p / N % lanes) ──one statement──> Postgres
 //!
 //! PartitionKeeper ──> every shard     event partitions, ahead of time

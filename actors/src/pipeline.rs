@@ -92,7 +92,7 @@ pub struct WriterSettings {
 impl Default for WriterSettings {
     fn default() -> Self {
         Self {
-            batch_rows: 1000,
+            batch_rows: 900,
             batch_bytes: 2 << 20,
             statement_rows: 4000,
         }

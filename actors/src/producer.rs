@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::OwnedHeaders;
 use tokio::sync::oneshot;
 
-use crate::actor_ref::ActorRef;
+use crate::actor_ref::{ActorRef, Undelivered};
 use crate::kafka::told;
 use crate::supervision::{ChildSpec, Life, Restart, StartChild, Supervisor};
 use client::ClientRef;
@@ -97,15 +97,6 @@ impl Actor for Producer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        let (client, stopped) = (self.client.clone(), self.life.clone());
-        // The client of a process that just starts takes its time; the first webhooks wait for it in the mailbox.
-        let ready = async move {
-            tokio::select! {
-                () = client.came() => {}
-                () = stopped.stopped() => {}
-            }
-        };
-        ctx.wait(ready.into_actor(self));
         ctx.spawn(self.life.stopped().into_actor(self).map(|(), _, ctx| ctx.stop()));
     }
 }
@@ -117,6 +108,31 @@ impl Handler<Publish> for Producer {
         fail_point!("producer");
         self.life.stats().add_handled(1);
         self.client.send(publish);
+    }
+}
+
+/// Leads to the producer of this thread.
+pub struct ProducerRef {
+    producer: ActorRef<Producer>,
+    client: ClientRef,
+}
+
+impl ProducerRef {
+    /// Resolves once there has been a producer and a client: those of a process that just starts are worth waiting for. It does
+    /// not wait for a restart.
+    pub async fn came(&self) {
+        self.producer.came().await;
+        self.client.came().await;
+    }
+
+    #[cfg(test)]
+    pub(crate) fn client(&self) -> &ClientRef {
+        &self.client
+    }
+
+    /// Puts a record into the producer's mailbox, if there is room.
+    pub fn try_send(&self, publish: Publish) -> Result<(), Undelivered<Publish>> {
+        self.producer.try_send(publish)
     }
 }
 
@@ -139,19 +155,21 @@ impl Producers {
     }
 
     /// One more, on this thread and for as long as that runs. Fails where the supervisor is not there.
-    pub fn start_here(&self) -> Result<ActorRef<Producer>, ProducerError> {
+    pub fn start_here(&self) -> Result<ProducerRef, ProducerError> {
+        let client = self.client.clone();
         let Some(supervisor) = &self.supervisor else {
-            return Ok(ActorRef::of_nobody());
+            let producer = ActorRef::of_nobody();
+            return Ok(ProducerRef { producer, client });
         };
         let arbiter = Arbiter::try_current().ok_or(ProducerError)?;
         let name = format!("producer.{}", self.started.fetch_add(1, Relaxed));
-        let (address, client) = (ActorRef::default(), self.client.clone());
-        let make = move |life: Life| Producer::new(life, client.clone());
-        let spec = ChildSpec::actor(name, arbiter, address.clone(), MAILBOX_RECORDS, make);
+        let (producer, sends_through) = (ActorRef::default(), client.clone());
+        let make = move |life: Life| Producer::new(life, sends_through.clone());
+        let spec = ChildSpec::actor(name, arbiter, producer.clone(), MAILBOX_RECORDS, make);
         let spec = spec.restart(Restart::Transient).ends_with_its_thread();
         supervisor
             .try_send(StartChild(spec))
-            .map(|()| address)
+            .map(|()| ProducerRef { producer, client })
             .map_err(|_| ProducerError)
     }
 }
@@ -161,12 +179,21 @@ impl Producers {
 #[error("no producer can be started: its supervisor is away")]
 pub struct ProducerError;
 
+/// Leads to a producer and a client that are still to come.
+#[cfg(test)]
+pub(crate) fn to_come() -> Arc<ProducerRef> {
+    Arc::new(ProducerRef {
+        producer: ActorRef::default(),
+        client: ClientRef::default(),
+    })
+}
+
 /// Starts a producer on this thread, under nobody; what it counts.
 #[cfg(test)]
-pub(crate) fn start_alone(address: &ActorRef<Producer>, client: &ClientRef) -> Arc<crate::stats::ActorStats> {
+pub(crate) fn start_alone(ProducerRef { producer, client }: &ProducerRef) -> Arc<crate::stats::ActorStats> {
     let client = client.clone();
     let make = move |life| Producer::new(life, client.clone());
-    let spec = ChildSpec::actor("producer", Arbiter::current(), address.clone(), MAILBOX_RECORDS, make);
+    let spec = ChildSpec::actor("producer", Arbiter::current(), producer.clone(), MAILBOX_RECORDS, make);
     let stats = crate::stats::Registry::default().node("producer", "Producer");
     let _ended = spec.run(tokio_util::sync::CancellationToken::new(), stats.clone());
     stats
@@ -174,10 +201,10 @@ pub(crate) fn start_alone(address: &ActorRef<Producer>, client: &ClientRef) -> A
 
 /// A producer whose client is away.
 #[cfg(test)]
-pub(crate) async fn idle_producer() -> (ActorRef<Producer>, Arc<crate::stats::ActorStats>) {
-    let (address, client) = (ActorRef::default(), ClientRef::default());
-    client.will_not_come();
-    let stats = start_alone(&address, &client);
+pub(crate) async fn idle_producer() -> (Arc<ProducerRef>, Arc<crate::stats::ActorStats>) {
+    let address = to_come();
+    let stats = start_alone(&address);
+    address.client.will_not_come();
     address.came().await;
     (address, stats)
 }
@@ -185,7 +212,6 @@ pub(crate) async fn idle_producer() -> (ActorRef<Producer>, Arc<crate::stats::Ac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::actor_ref::Undelivered;
 
     type Outcome = oneshot::Receiver<Result<Delivery, PublishError>>;
 

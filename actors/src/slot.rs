@@ -40,7 +40,7 @@ impl<T> Slot<T> {
         self.now.load()
     }
 
-    /// Resolves once there has been something, be it gone by now.
+    /// Resolves once there has been something, be it gone by now, or nobody needs to wait.
     pub(crate) async fn came(&self) {
         self.came.wait().await;
     }

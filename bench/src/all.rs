@@ -75,7 +75,7 @@ pub async fn run(args: Args) -> Result<()> {
         ingests.push(bench.compare(connections, less(events), rounds(5)).await?);
     }
     let pressed = overload::Args {
-        events: less(200_000).max(50_000),
+        events: less(600_000).max(400_000),
         rounds: rounds(3),
         many: 2000,
         too_many: 4000,
@@ -91,7 +91,7 @@ pub async fn run(args: Args) -> Result<()> {
         no_build: true,
     };
     let freshes = fresh::compare(&product, &fresh).await?;
-    let flat = flat::measure(&product, less(200_000).max(50_000)).await?;
+    let flat = flat::measure(&product, less(600_000).max(400_000)).await?;
     let idle = idle::measure(&product).await?;
     let everything = Everything {
         machine,

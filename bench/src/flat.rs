@@ -110,7 +110,7 @@ async fn fill(product: &Product, stack: &Stack, partitions: i32, events: u64) ->
     Ok(topics)
 }
 
-/// CPU seconds of all instances per million events, start-up left out, and the seconds to the first write.
+/// CPU seconds of all instances per million events, from when all of them are ready, and the seconds to the first write.
 async fn drain(product: &Product, stack: &Stack, topics: &Topics, instances: usize, events: u64) -> Result<(f64, f64)> {
     let name = format!("flat_{}_{instances}", topics.orders.1);
     let urls = stack.create_databases(&name).await?;
@@ -122,29 +122,35 @@ async fn drain(product: &Product, stack: &Stack, topics: &Topics, instances: usi
         .map(|i| product.start(stack, &format!("{name}_{i}"), Part::Writers, &deployment))
         .collect::<Result<_>>()?;
     let cpu = || -> Result<f64> { running.iter().map(|i| machine::cpu_seconds(i.process.pid())).sum() };
-    let mut first: Option<(f64, f64, u64)> = None;
-    loop {
-        let written = watch.written().await?;
-        if let (None, 1..) = (first, written) {
-            first = Some((began.elapsed().as_secs_f64(), cpu()?, written));
+    let written = async |least: u64| -> Result<u64> {
+        loop {
+            let written = watch.written().await?;
+            if written >= least {
+                return Ok(written);
+            }
+            if began.elapsed() > Duration::from_secs(300) {
+                let obituary = running[0].process.obituary();
+                bail!("{written} of {events} are written after 5 minutes; {obituary}");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        if let Some((first_s, cpu_then, written_then)) = first
-            && written >= events
-        {
-            let per_million = (cpu()? - cpu_then) / (events - written_then) as f64 * 1e6;
-            drop(running);
-            drop(watch);
-            drop_databases(stack, &name).await?;
-            return Ok((per_million, first_s));
-        }
-        if began.elapsed() > Duration::from_secs(300) {
-            bail!(
-                "{written} of {events} are written after 5 minutes; {}",
-                running[0].process.obituary()
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    written(1).await?;
+    let first_s = began.elapsed().as_secs_f64();
+    for instance in &running {
+        until_ready(&instance.process, &instance.admin, "/health/ready").await?;
     }
+    // The start of an instance is no part of what an event costs.
+    let (cpu_then, written_then) = (cpu()?, written(1).await?);
+    if written_then > events / 4 * 3 {
+        bail!("{written_then} of {events} events were written before all instances were ready: take more (--events)");
+    }
+    written(events).await?;
+    let per_million = (cpu()? - cpu_then) / (events - written_then) as f64 * 1e6;
+    drop(running);
+    drop(watch);
+    drop_databases(stack, &name).await?;
+    Ok((per_million, first_s))
 }
 
 /// The longest silence of a partition while an instance joins, and while one leaves in good order.

@@ -55,7 +55,7 @@ enum Command {
     /// What must not grow: CPU with partitions and instances, the time to the first write, the silence of a hand-over.
     Flat {
         /// Events for each drain.
-        #[arg(long, default_value_t = 200_000)]
+        #[arg(long, default_value_t = 600_000)]
         events: u64,
         /// Use the release binary that is there, rather than have cargo bring it up to date.
         #[arg(long)]

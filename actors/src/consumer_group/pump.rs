@@ -2,7 +2,7 @@
 //! its heartbeats regular.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::Message as _;
 use rdkafka::consumer::Consumer as _;
@@ -11,7 +11,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-use crate::kafka::HEARTBEAT;
 use crate::rebalance::{Change, GroupConsumer};
 
 /// Handle of the pump; dropping it, by a panic of its owner, lets the thread end too.
@@ -51,8 +50,7 @@ impl Pump {
     }
 }
 
-fn pump(consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, stop: &CancellationToken) {
-    let mut woken = Instant::now();
+fn pump(mut consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, stop: &CancellationToken) {
     loop {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
@@ -71,30 +69,34 @@ fn pump(consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, s
             }
             Some(Err(error)) => debug!(%error, "Kafka consumer"),
         }
-        if woken.elapsed() >= HEARTBEAT {
-            woken = Instant::now();
-            // librdkafka sends heartbeats from a thread that sleeps up to a second, whatever their interval; a question wakes
-            // it, and that is all it is for.
-            let _ = consumer.assignment();
-        }
-        // Other holders are partition consumers on their way out; until they are, rebalances must be answered.
-        if stop.is_cancelled() && Arc::strong_count(&consumer) == 1 {
-            break;
+        // librdkafka looks whether a heartbeat is due on a thread that sleeps up to a second, whatever their interval; a question
+        // wakes it, and that is all it is for.
+        let _ = consumer.assignment();
+        if stop.is_cancelled() {
+            // Other holders are partition consumers on their way out; until they are, rebalances must be answered.
+            match Arc::try_unwrap(consumer) {
+                // Closing leaves the group, which takes a moment: that is why it happens on this thread.
+                Ok(alone) => return drop(alone),
+                Err(held) => consumer = held,
+            }
         }
     }
-    wait_for_other_holders(&consumer, stop);
-    // Closing leaves the group, which takes a moment: that is why it happens on this thread.
-    drop(consumer);
+    drop(when_alone(consumer, stop));
 }
 
 /// After a fatal error the member still has to stop its partition consumers.
-fn wait_for_other_holders(consumer: &Arc<GroupConsumer>, stop: &CancellationToken) {
-    let mut waited = 0;
-    while Arc::strong_count(consumer) > 1 || !stop.is_cancelled() {
-        std::thread::sleep(Duration::from_millis(20));
-        waited += 1;
+fn when_alone(mut consumer: Arc<GroupConsumer>, stop: &CancellationToken) -> GroupConsumer {
+    for waited in 0_u32.. {
         if waited == 500 {
             warn!("a closed consumer is still held after 10 s");
         }
+        if stop.is_cancelled() {
+            match Arc::try_unwrap(consumer) {
+                Ok(alone) => return alone,
+                Err(held) => consumer = held,
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
+    unreachable!("the waiting never ends")
 }

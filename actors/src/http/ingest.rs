@@ -30,11 +30,10 @@ use super::budget::Budget;
 use super::certificates;
 use super::connection::Serving;
 use super::problem::Problem;
-use crate::actor_ref::ActorRef;
 use crate::kafka::{event_headers, new_trace_parent};
 use crate::metrics::{ACCEPTED, Metrics, WebhookMetrics};
 use crate::parking::{self, ParkedEvent};
-use crate::producer::{Producer, Producers, Publish, PublishError};
+use crate::producer::{ProducerRef, Producers, Publish, PublishError};
 use crate::sources::{
     self, Accepted, AuthError, CertificateError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources,
 };
@@ -125,7 +124,7 @@ impl IngestState {
 /// A thread that serves requests.
 struct Worker {
     state: Arc<IngestState>,
-    producer: ActorRef<Producer>,
+    producer: ProducerRef,
 }
 
 /// Serves every path: which source's it is, `receive` looks up. An application's routing, its layers and its extractors would
@@ -451,9 +450,9 @@ struct ToPublish {
 const AT_ONCE: usize = 256;
 
 /// Publishes all records of a request and waits for all: one answer, and a good one only if Kafka has every one of them.
-async fn publish(records: Vec<ToPublish>, producer: &ActorRef<Producer>, patience: Duration) -> Result<(), Problem> {
+async fn publish(records: Vec<ToPublish>, producer: &ProducerRef, patience: Duration) -> Result<(), Problem> {
     let all = async {
-        // A worker that just starts can have requests before it has its producer.
+        // A worker that just starts can have requests before it has its producer, and that its client.
         producer.came().await;
         let mut waiting = Vec::with_capacity(records.len());
         for record in records {
@@ -538,8 +537,7 @@ impl HeaderLookup for RequestHeaders<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::producer::client::ClientRef;
-    use crate::producer::{idle_producer, start_alone};
+    use crate::producer::{idle_producer, start_alone, to_come};
 
     fn record() -> ToPublish {
         ToPublish {
@@ -561,16 +559,17 @@ mod tests {
 
     #[actix::test]
     async fn the_first_webhooks_wait_for_what_takes_them() {
-        let (address, client) = (ActorRef::default(), ClientRef::default());
-        let to = address.clone();
+        let producer = to_come();
+        let to = producer.clone();
         let first = actix::spawn(async move { publish(vec![record()], &to, Duration::from_secs(60)).await });
         let a_moment = Duration::from_millis(50);
         tokio::time::sleep(a_moment).await;
         assert!(!first.is_finished(), "it waits for the producer");
-        let stats = start_alone(&address, &client);
+        let stats = start_alone(&producer);
         tokio::time::sleep(a_moment).await;
         assert!(!first.is_finished(), "it waits for the client");
-        client.will_not_come();
+        assert_eq!(stats.handled.load(Relaxed), 0, "and not in the mailbox");
+        producer.client().will_not_come();
         assert!(first.await.expect("no panic").is_err(), "there is no client");
         assert_eq!(stats.handled.load(Relaxed), 1);
     }

@@ -134,9 +134,6 @@ pub fn dead_letter_topic(topic: &str) -> String {
 
 const DEAD_LETTER_SUFFIX: &str = ".DLQ";
 
-/// Between a group member's heartbeats.
-pub(crate) const HEARTBEAT: Duration = Duration::from_millis(300);
-
 /// Whether a topic is another's dead-letter topic.
 pub(crate) fn is_dead_letter_topic(topic: &str) -> bool {
     topic.ends_with(DEAD_LETTER_SUFFIX)
@@ -297,7 +294,7 @@ impl KafkaSettings {
         let mut config = self.client();
         // A member hears of a rebalance by its heartbeat: with the default 3 s a partition takes as long to change hands.
         config
-            .set("heartbeat.interval.ms", HEARTBEAT.as_millis().to_string())
+            .set("heartbeat.interval.ms", "300")
             .set("session.timeout.ms", "6000");
         // Bounds of what is fetched ahead, for a partition: reading stops when its writer is behind, so this is all that piles up.
         config

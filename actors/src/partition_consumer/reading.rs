@@ -51,7 +51,7 @@ impl Reader {
             fail_point!("partition_consumer::read");
             let mut full = false;
             if burial.is_none() {
-                match self.fill(queue, &mut outbox)? {
+                match self.fill(queue, &mut outbox).await? {
                     Filled::Empty => {}
                     Filled::Full => full = true,
                     Filled::Undecodable(record, why) => burial = Some(self.bury_undecodable(record, why)),
@@ -106,9 +106,16 @@ impl Reader {
         }
     }
 
-    /// Reads what is there without waiting, until the outbox is full.
-    fn fill(&self, queue: &PartitionQueue<GroupContext>, outbox: &mut Outbox) -> Result<Filled, String> {
-        while outbox.has_room() {
+    /// Reads what is there without waiting for more, until the outbox is full.
+    async fn fill(&self, queue: &PartitionQueue<GroupContext>, outbox: &mut Outbox) -> Result<Filled, String> {
+        for read in 1_usize.. {
+            if !outbox.has_room() {
+                break;
+            }
+            if read.is_multiple_of(AT_ONCE) {
+                // The writer is on this thread: an answer of its shard shall not wait for all of it.
+                tokio::task::yield_now().await;
+            }
             let message = match queue.poll(std::time::Duration::ZERO) {
                 None => return Ok(Filled::Empty),
                 Some(Ok(message)) => message,
@@ -257,6 +264,9 @@ impl Reader {
         })
     }
 }
+
+/// Records that are read before others have their turn.
+const AT_ONCE: usize = 128;
 
 enum Filled {
     /// Nothing more to read now.
