@@ -159,6 +159,7 @@ impl Producers {
         let client = self.client.clone();
         let Some(supervisor) = &self.supervisor else {
             let producer = ActorRef::of_nobody();
+            client.will_not_come();
             return Ok(ProducerRef { producer, client });
         };
         let arbiter = Arbiter::try_current().ok_or(ProducerError)?;
@@ -249,6 +250,14 @@ mod tests {
             assert!(matches!(answer, Err(PublishError::NotTaken)));
         }
         assert_eq!(stats.handled.load(Relaxed), MAILBOX_RECORDS as u64);
+    }
+
+    #[actix::test]
+    async fn without_kafka_nobody_waits_for_a_producer() {
+        let nobody = Producers::default().start_here().expect("nobody is needed");
+        nobody.came().await;
+        let (publish, _) = publish();
+        assert!(matches!(nobody.try_send(publish), Err(Undelivered::Away(_))));
     }
 
     #[actix::test]

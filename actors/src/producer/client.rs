@@ -50,7 +50,6 @@ impl ClientRef {
     }
 
     /// Nobody shall wait for a client.
-    #[cfg(test)]
     pub(crate) fn will_not_come(&self) {
         self.0.never_mind();
     }
