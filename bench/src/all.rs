@@ -75,7 +75,7 @@ pub async fn run(args: Args) -> Result<()> {
         ingests.push(bench.compare(connections, less(events), rounds(5)).await?);
     }
     let pressed = overload::Args {
-        events: less(600_000).max(400_000),
+        events: less(200_000).max(50_000),
         rounds: rounds(3),
         many: 2000,
         too_many: 4000,
