@@ -1,8 +1,10 @@
 //! The one client that all producers share: it is made, watched, replaced when it is of no use any more, and flushed at
 //! the end.
 
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -12,7 +14,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseRecord, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
@@ -68,15 +70,24 @@ impl ClientRef {
                 Ok(client) => return Some(client),
                 Err(held) => client = held,
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
+/// librdkafka's producer, and the thread that hands its delivery reports out. rdkafka's `ThreadedProducer` would be that, but it
+/// waits in whole milliseconds for a deadline that is a little later, and asks over and over for the rest: a hundredth of a core
+/// while nothing happens.
 struct Client {
-    producer: ThreadedProducer<Deliveries>,
+    producer: Arc<BaseProducer<Deliveries>>,
+    closing: Arc<AtomicBool>,
+    reporter: Option<JoinHandle<()>>,
     stats: Arc<ActorStats>,
 }
+
+/// How long the reporter waits before it looks whether the client is closing: whole milliseconds, and what a thread is woken
+/// late by.
+const REPORTER_WAIT: Duration = Duration::from_micros(100_100);
 
 /// Owns librdkafka's producer, watches over it, and flushes it at its end.
 pub struct ProducerClient {
@@ -112,6 +123,22 @@ impl ProducerClient {
 }
 
 impl Client {
+    fn start(producer: BaseProducer<Deliveries>, stats: Arc<ActorStats>) -> io::Result<Self> {
+        let (producer, closing) = (Arc::new(producer), Arc::<AtomicBool>::default());
+        let (reports, ends) = (producer.clone(), closing.clone());
+        let reporter = thread::Builder::new().name("deliveries".to_owned()).spawn(move || {
+            while !ends.load(Relaxed) {
+                reports.poll(REPORTER_WAIT);
+            }
+        })?;
+        Ok(Self {
+            producer,
+            closing,
+            reporter: Some(reporter),
+            stats,
+        })
+    }
+
     fn send(&self, publish: Publish) {
         let Publish {
             topic,
@@ -135,6 +162,16 @@ impl Client {
     }
 }
 
+impl Drop for Client {
+    /// Waits for the reporter, so that what is purged with the producer is told by this thread.
+    fn drop(&mut self) {
+        self.closing.store(true, Relaxed);
+        if let Some(Err(_)) = self.reporter.take().map(JoinHandle::join) {
+            error!("the thread of the producer's delivery reports had panicked");
+        }
+    }
+}
+
 impl Actor for ProducerClient {
     type Context = Context<Self>;
 
@@ -151,14 +188,13 @@ impl Actor for ProducerClient {
             stats: self.life.stats().clone(),
             reach: Reach::default(),
         };
-        match ThreadedProducer::from_config_and_context(&config, deliveries) {
-            Ok(producer) => {
-                let stats = self.life.stats().clone();
-                self.client.0.set(Client { producer, stats });
-            }
-            Err(error) => {
-                self.life
-                    .fail(format!("cannot create the Kafka producer: {}", told(&error)));
+        let client = BaseProducer::from_config_and_context(&config, deliveries)
+            .map_err(|error| told(&error))
+            .and_then(|producer| Client::start(producer, self.life.stats().clone()).map_err(|error| error.to_string()));
+        match client {
+            Ok(client) => self.client.0.set(client),
+            Err(why) => {
+                self.life.fail(format!("cannot create the Kafka producer: {why}"));
                 return ctx.stop();
             }
         }
