@@ -75,9 +75,9 @@ impl ClientRef {
     }
 }
 
-/// librdkafka's producer, and the thread that hands its delivery reports out. rdkafka's `ThreadedProducer` would be that, but it
-/// waits in whole milliseconds for a deadline that is a little later, and asks over and over for the rest: a hundredth of a core
-/// while nothing happens.
+/// librdkafka's producer, and the thread that serves it: delivery reports, statistics, errors. rdkafka's `ThreadedProducer` would
+/// be that, but librdkafka waits for whole milliseconds, and it asks over and over for what is then left until its deadline: a
+/// hundredth of a core while nothing happens.
 struct Client {
     producer: Arc<BaseProducer<Deliveries>>,
     closing: Arc<AtomicBool>,
@@ -85,9 +85,10 @@ struct Client {
     stats: Arc<ActorStats>,
 }
 
-/// How long the reporter waits before it looks whether the client is closing: whole milliseconds, and what a thread is woken
-/// late by.
+/// 100 ms, and what a thread is about woken late by: after a wait in which nothing came, nothing is left to be asked for.
 const REPORTER_WAIT: Duration = Duration::from_micros(100_100);
+
+const NOBODY_REPORTS: &str = "the thread of the Kafka producer's delivery reports has ended; starting with a fresh one";
 
 /// Owns librdkafka's producer, watches over it, and flushes it at its end.
 pub struct ProducerClient {
@@ -102,14 +103,17 @@ impl ProducerClient {
         Self { life, settings, client }
     }
 
-    /// An idempotent producer that met a fatal error, or a client that knows no broker, sends nothing any more: only a fresh
-    /// one does.
+    /// An idempotent producer that met a fatal error, or a client that knows no broker, sends nothing any more, and without its
+    /// reporter nobody hears that something was sent: only a fresh one helps.
     fn check_client(&self, ctx: &mut Context<Self>) {
         fail_point!("producer_client");
         let client = self.client.0.get();
-        let Some(client) = client.as_ref().map(|client| client.producer.client()) else {
-            return;
-        };
+        let Some(client) = client.as_ref() else { return };
+        if client.reporter.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.life.fail(NOBODY_REPORTS);
+            return ctx.stop();
+        }
+        let client = client.producer.client();
         if let Some((code, reason)) = client.fatal_error() {
             self.life
                 .fail(format!("fatal error of the Kafka producer: {code}: {reason}"));
@@ -163,7 +167,7 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// Waits for the reporter, so that what is purged with the producer is told by this thread.
+    /// Waits for the reporter to let go of the producer, so that it is purged here.
     fn drop(&mut self) {
         self.closing.store(true, Relaxed);
         if let Some(Err(_)) = self.reporter.take().map(JoinHandle::join) {
@@ -190,7 +194,10 @@ impl Actor for ProducerClient {
         };
         let client = BaseProducer::from_config_and_context(&config, deliveries)
             .map_err(|error| told(&error))
-            .and_then(|producer| Client::start(producer, self.life.stats().clone()).map_err(|error| error.to_string()));
+            .and_then(|producer| {
+                let started = Client::start(producer, self.life.stats().clone());
+                started.map_err(|error| format!("no thread for its delivery reports: {error}"))
+            });
         match client {
             Ok(client) => self.client.0.set(client),
             Err(why) => {
@@ -250,7 +257,7 @@ impl Drop for Counted {
     }
 }
 
-/// Hands each delivery report to who waits for it, straight from librdkafka's thread.
+/// Hands each delivery report to who waits for it, straight from the thread that serves the producer.
 struct Deliveries {
     stats: Arc<ActorStats>,
     reach: Reach,
@@ -296,5 +303,43 @@ impl ProducerContext for Deliveries {
             }
         };
         waiting.tell(outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::actor_ref::ActorRef;
+    use crate::stats::Registry;
+    use crate::supervision::{ChildSpec, Exit};
+
+    #[actix::test]
+    async fn a_client_whose_reports_nobody_hands_out_is_given_up() {
+        let settings = ProducerSettings {
+            kafka: KafkaSettings {
+                brokers: "127.0.0.1:1".to_owned(),
+                ..KafkaSettings::default()
+            },
+            delivery_timeout: Duration::from_secs(1),
+            record_limit: 1 << 20,
+            flush_timeout: Duration::from_secs(1),
+        };
+        let client = ClientRef::default();
+        let of_it = client.clone();
+        let make = move |life| ProducerClient::new(life, settings.clone(), of_it.clone());
+        let spec = ChildSpec::actor("producer", Arbiter::current(), ActorRef::default(), 1, make);
+        let ends = spec.run(
+            CancellationToken::new(),
+            Registry::default().node("producer", "ProducerClient"),
+        );
+        client.came().await;
+        let living = client.0.get();
+        living.as_ref().expect("it has just come").closing.store(true, Relaxed);
+        drop(living);
+        let exit = tokio::time::timeout(Duration::from_secs(20), ends).await;
+        let exit = exit.expect("it is noticed").expect("its end is told");
+        assert_eq!(exit, Exit::Failed(NOBODY_REPORTS.to_owned()));
     }
 }
