@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dev::process::Process;
-use dev::stack::{Options, Stack};
+use dev::stack::Stack;
 use hookmill_schema::shard::connect_upkeep;
 use hookmill_schema::{ConnectSettings, migrations, partitions};
 use serde_json::json;
@@ -12,7 +12,7 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::Amount;
 use crate::limit::Limit;
-use crate::product::{Deployment, Part, Product};
+use crate::product::{self, Deployment, Part, Product};
 use crate::report::{Comparison, Figures, Meter};
 use crate::workload::{self, Filled, Mode, Topics};
 
@@ -50,8 +50,7 @@ pub struct Bench {
 impl Bench {
     /// Starts the servers and fills topics with `events` of each mode.
     pub async fn start(product: Product, modes: &[Mode], events: u64) -> Result<Self> {
-        eprintln!("starting Kafka and two shards");
-        let stack = Stack::start(Options::default()).await?;
+        let stack = product::start_servers().await?;
         let mut full = Vec::new();
         for mode in modes {
             let topics = Topics::shipped(mode.as_str());

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dev::process::Signal;
-use dev::stack::{Options, Stack};
+use dev::stack::Stack;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
 use crate::drain::{Watch, drop_databases, prepare};
 use crate::fresh::Sender;
 use crate::machine;
-use crate::product::{Deployment, Instance, Part, Product, until_ready};
+use crate::product::{self, Deployment, Instance, Part, Product, until_ready};
 use crate::report::hundredths;
 use crate::workload::{self, Mode, Topics};
 
@@ -60,8 +60,7 @@ pub async fn run(no_build: bool, events: u64) -> Result<()> {
 
 /// Runs the measurements, with `events` for each drain.
 pub async fn measure(product: &Product, events: u64) -> Result<Flat> {
-    eprintln!("starting Kafka and two shards");
-    let stack = Stack::start(Options::default()).await?;
+    let stack = product::start_servers().await?;
     for shard in stack.shards() {
         let set = "ALTER SYSTEM SET track_commit_timestamp = on";
         shard.execute("postgres", set).await?;

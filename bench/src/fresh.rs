@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use chrono::Utc;
 use dev::send::Webhook;
-use dev::stack::{Options, Stack};
+use dev::stack::Stack;
 use hookmill_actors::kafka::KafkaSettings;
 use hookmill_schema::Kind;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -14,12 +14,15 @@ use tokio_postgres::{Client, NoTls};
 
 use crate::drain::{Watch, drop_databases, prepare};
 use crate::limit::Limit;
-use crate::product::{Deployment, Part, Product};
+use crate::product::{self, Deployment, Part, Product};
 use crate::report::{Comparison, Figures, Meter};
 use crate::workload::{self, Topics};
 
 /// Settling before what counts.
 const WARM_UP: Duration = Duration::from_secs(3);
+
+/// Events a second while the servers warm up.
+const WARM_UP_RATE: u32 = 4000;
 
 /// What to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,13 +52,18 @@ pub async fn run(args: Args) -> Result<()> {
 
 /// Each rate in its own comparison.
 pub async fn compare(product: &Product, args: &Args) -> Result<Vec<Comparison>> {
-    eprintln!("starting Kafka and two shards");
-    let stack = Stack::start(Options::default()).await?;
+    let stack = product::start_servers().await?;
     for shard in stack.shards() {
         // Postgres then knows when each row was committed.
         let set = "ALTER SYSTEM SET track_commit_timestamp = on";
         shard.execute("postgres", set).await?;
         shard.restart().await?;
+    }
+    // Until Java has compiled what a Kafka that is asked for records does all day.
+    eprintln!("warming the servers up");
+    for is_ours in [true, false] {
+        let name = format!("fresh_warm_up_{is_ours}");
+        measure(product, &stack, &name, is_ours, WARM_UP_RATE, WARM_UP * 4).await?;
     }
     let mut comparisons = Vec::new();
     for rate in &args.rates {

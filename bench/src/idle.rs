@@ -4,10 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dev::process::Process;
-use dev::stack::{Options, Stack};
 use serde_json::{Value, json};
 
-use crate::product::{Deployment, Instance, Part, Product};
+use crate::product::{self, Deployment, Instance, Part, Product};
 use crate::report::hundredths;
 use crate::workload::Topics;
 use crate::{load, machine};
@@ -55,8 +54,7 @@ pub async fn run(no_build: bool) -> Result<()> {
 
 /// Runs the measurement.
 pub async fn measure(product: &Product) -> Result<Idle> {
-    eprintln!("starting Kafka and two shards");
-    let stack = Stack::start(Options::default()).await?;
+    let stack = product::start_servers().await?;
     let topics = Topics::shipped("idle");
     let deployment = Deployment::new("idle", &topics, stack.shard_urls());
     let instance = product.serve(&stack, "idle", Part::All, &deployment).await?;

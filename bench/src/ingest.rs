@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dev::process::Process;
-use dev::stack::{Options, Stack, free_ports};
+use dev::stack::{Stack, free_ports};
 use hookmill_actors::kafka::{KafkaSettings, Probe};
 use serde_json::json;
 
 use crate::limit::Limit;
 use crate::load::Answered;
-use crate::product::{Deployment, Part, Product, until_ready};
+use crate::product::{self, Deployment, Part, Product, until_ready};
 use crate::report::{Comparison, Figures, Meter};
 use crate::workload::{self, Topics};
 use crate::{Amount, load};
@@ -39,8 +39,7 @@ pub struct Bench {
 impl Bench {
     /// Starts the servers.
     pub async fn start(product: Product) -> Result<Self> {
-        eprintln!("starting Kafka and two shards");
-        let stack = Stack::start(Options::default()).await?;
+        let stack = product::start_servers().await?;
         let topics = Topics::shipped("ingest");
         let deployment = Deployment::new("topics", &topics, stack.shard_urls());
         product.create_topics(&stack, &deployment).await?;
@@ -55,7 +54,7 @@ impl Bench {
             topics,
         };
         eprintln!("warming the servers up");
-        bench.measure("warm_up", false, 64, 50_000).await?;
+        bench.measure("warm_up", false, 64, 200_000).await?;
         Ok(bench)
     }
 

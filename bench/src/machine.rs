@@ -114,7 +114,7 @@ impl Machine {
             commit,
         } = self;
         format!(
-            "Machine: {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}. Kafka {kafka}, PostgreSQL {postgres} (shared_buffers \
+            "Machine: {cpu}, {cores} cores, {memory_gb:.0} GB, Linux {kernel}. Kafka {kafka} (Java as its own scripts start it), PostgreSQL {postgres} (shared_buffers \
              128 MB), librdkafka {librdkafka}. Commit {commit}."
         )
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use dev::process::{Process, Program};
-use dev::stack::{Stack, free_ports};
+use dev::stack::{Java, Options, Stack, free_ports};
 
 use crate::load;
 use crate::workload::Topics;
@@ -25,6 +25,16 @@ pub enum Part {
 #[derive(Clone)]
 pub struct Product {
     binary: PathBuf,
+}
+
+/// Kafka as its own scripts start it, and two shards.
+pub async fn start_servers() -> Result<Stack> {
+    eprintln!("starting Kafka and two shards");
+    let options = Options {
+        java: Java::Shipped,
+        ..Options::default()
+    };
+    Stack::start(options).await
 }
 
 /// The repository.

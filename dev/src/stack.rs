@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-pub use kafka::Broker;
+pub use kafka::{Broker, Java};
 pub use postgres::Shard;
 pub use secure::Secure;
 
@@ -37,6 +37,8 @@ pub struct Options {
     pub shard_space: Option<u64>,
     /// Ways in that ask for TLS and a password, beside the open ones.
     pub secure: Option<Secure>,
+    /// How Java is started for the brokers.
+    pub java: Java,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             between_brokers: false,
             shard_space: None,
             secure: None,
+            java: Java::Small,
         }
     }
 }
@@ -80,7 +83,7 @@ impl Stack {
         let secure = options.secure.as_ref();
         let ports = free_ports(options.brokers * ways.ports() + options.shards)?;
         let (for_brokers, for_shards) = ports.split_at(options.brokers * ways.ports());
-        let brokers = kafka::start(&programs, &dir, for_brokers, ways, secure);
+        let brokers = kafka::start(&programs, &dir, for_brokers, ways, options.java, secure);
         let servers = postgres::Servers {
             ways: ways.clients,
             space: options.shard_space,

@@ -58,6 +58,7 @@ pub(super) async fn start(
     dir: &Path,
     given: &[u16],
     ways: Ways,
+    java: Java,
     secure: Option<&Secure>,
 ) -> Result<Vec<Broker>> {
     if given.is_empty() {
@@ -102,9 +103,44 @@ pub(super) async fn start(
         id: &id,
         voters: voters.join(","),
         ways,
+        java,
         secure,
     };
     try_join_all(sets.iter().enumerate().map(|(i, ports)| one(&cluster, i, ports))).await
+}
+
+/// How Java is started for brokers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Java {
+    /// Soon there, and small: for tests, and for trying things.
+    #[default]
+    Small,
+    /// As Kafka's own scripts start it (`kafka-server-start.sh`, `kafka-run-class.sh`): for measurements. The small one has
+    /// to clean its heap every second at 500 records a second, and everything waits for some ms meanwhile.
+    Shipped,
+}
+
+impl Java {
+    fn flags(self, brokers: usize) -> Vec<&'static str> {
+        match self {
+            Java::Small => vec![
+                "-XX:+UseSerialGC",
+                "-XX:TieredStopAtLevel=1",
+                "-Xshare:auto",
+                "-Xms128m",
+                if brokers == 1 { "-Xmx512m" } else { "-Xmx384m" },
+            ],
+            Java::Shipped => vec![
+                "-server",
+                "-Xms1G",
+                "-Xmx1G",
+                "-XX:+UseG1GC",
+                "-XX:MaxGCPauseMillis=20",
+                "-XX:InitiatingHeapOccupancyPercent=35",
+                "-XX:+ExplicitGCInvokesConcurrent",
+            ],
+        }
+    }
 }
 
 /// What the brokers have in common.
@@ -115,6 +151,7 @@ struct Cluster<'a> {
     id: &'a str,
     voters: String,
     ways: Ways,
+    java: Java,
     secure: Option<&'a Secure>,
 }
 
@@ -126,6 +163,7 @@ async fn one(cluster: &Cluster<'_>, i: usize, ports: &[u16]) -> Result<Broker> {
         id,
         voters,
         ways,
+        java,
         secure,
     } = cluster;
     let [port, controller, inner @ ..] = ports else {
@@ -219,18 +257,9 @@ num.recovery.threads.per.data.dir=2
             );
         }
     }
-    let heap = if *brokers == 1 { "-Xmx512m" } else { "-Xmx384m" };
     let mut program = Program::new(format!("kafka-{i}"), "java", log);
-    program = program.args([
-        "-XX:+UseSerialGC",
-        "-XX:TieredStopAtLevel=1",
-        "-Xshare:auto",
-        "-Xms128m",
-        heap,
-        "-cp",
-        &programs.class_path,
-        "kafka.Kafka",
-    ]);
+    program = program.args(java.flags(*brokers));
+    program = program.args(["-cp", &programs.class_path, "kafka.Kafka"]);
     program.args.push(config.into());
     let process = Process::spawn(program)?;
     let broker = Broker {
