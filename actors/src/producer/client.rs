@@ -306,34 +306,35 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// Starts a client's owner on this thread, under nobody; and how it ends.
+#[cfg(test)]
+pub(crate) fn start_alone(kafka: KafkaSettings) -> (ClientRef, oneshot::Receiver<crate::supervision::Exit>) {
+    let settings = ProducerSettings {
+        kafka,
+        delivery_timeout: Duration::from_secs(1),
+        record_limit: 1 << 20,
+        flush_timeout: Duration::from_secs(1),
+    };
+    let client = ClientRef::default();
+    let of_it = client.clone();
+    let make = move |life| ProducerClient::new(life, settings.clone(), of_it.clone());
+    let (arbiter, address) = (Arbiter::current(), crate::actor_ref::ActorRef::default());
+    let spec = crate::supervision::ChildSpec::actor("producer", arbiter, address, 1, make);
+    let stats = crate::stats::Registry::default().node("producer", "ProducerClient");
+    (client, spec.run(tokio_util::sync::CancellationToken::new(), stats))
+}
+
 #[cfg(test)]
 mod tests {
-    use tokio_util::sync::CancellationToken;
-
     use super::*;
-    use crate::actor_ref::ActorRef;
-    use crate::stats::Registry;
-    use crate::supervision::{ChildSpec, Exit};
+    use crate::supervision::Exit;
 
     #[actix::test]
     async fn a_client_whose_reports_nobody_hands_out_is_given_up() {
-        let settings = ProducerSettings {
-            kafka: KafkaSettings {
-                brokers: "127.0.0.1:1".to_owned(),
-                ..KafkaSettings::default()
-            },
-            delivery_timeout: Duration::from_secs(1),
-            record_limit: 1 << 20,
-            flush_timeout: Duration::from_secs(1),
-        };
-        let client = ClientRef::default();
-        let of_it = client.clone();
-        let make = move |life| ProducerClient::new(life, settings.clone(), of_it.clone());
-        let spec = ChildSpec::actor("producer", Arbiter::current(), ActorRef::default(), 1, make);
-        let ends = spec.run(
-            CancellationToken::new(),
-            Registry::default().node("producer", "ProducerClient"),
-        );
+        let (client, ends) = start_alone(KafkaSettings {
+            brokers: "127.0.0.1:1".to_owned(),
+            ..KafkaSettings::default()
+        });
         client.came().await;
         let living = client.0.get();
         living.as_ref().expect("it has just come").closing.store(true, Relaxed);

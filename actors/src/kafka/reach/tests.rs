@@ -2,19 +2,15 @@ use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use actix::Arbiter;
 use futures_util::future::select_all;
 use rdkafka::message::OwnedHeaders;
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::actor_ref::ActorRef;
 use crate::kafka::{KafkaSettings, Probe};
 use crate::producer::Publish;
-use crate::producer::client::{ClientRef, ProducerClient, ProducerSettings};
-use crate::stats::Registry;
-use crate::supervision::{ChildSpec, Exit};
+use crate::producer::client::{self, ClientRef};
+use crate::supervision::Exit;
 
 #[test]
 fn a_client_is_lost_that_knows_no_broker_in_three_reports() {
@@ -199,20 +195,9 @@ async fn a_producer_gives_up_a_client_that_sends_nothing_any_more() {
 
 /// A producer on a cluster of its own, and how it ends.
 fn producer() -> (ClientRef, oneshot::Receiver<Exit>) {
-    let settings = ProducerSettings {
-        // Again and again, as all of them may have been spared once; who is lost asks nobody, and does not hear of it.
-        kafka: settings(|seconds| match seconds % 15 {
-            0 | 1 => Phase::Listed,
-            _ => Phase::Unlisted,
-        }),
-        delivery_timeout: Duration::from_secs(1),
-        record_limit: 1 << 20,
-        flush_timeout: Duration::from_secs(1),
-    };
-    let client = ClientRef::default();
-    let of_it = client.clone();
-    let make = move |life| ProducerClient::new(life, settings.clone(), of_it.clone());
-    let producer = ChildSpec::actor("producer", Arbiter::current(), ActorRef::default(), 1, make);
-    let stats = Registry::default().node("producer", "ProducerClient");
-    (client, producer.run(CancellationToken::new(), stats))
+    // Again and again, as all of them may have been spared once; who is lost asks nobody, and does not hear of it.
+    client::start_alone(settings(|seconds| match seconds % 15 {
+        0 | 1 => Phase::Listed,
+        _ => Phase::Unlisted,
+    }))
 }
