@@ -9,13 +9,13 @@ use dev::stack::Stack;
 use hookmill_actors::kafka::KafkaSettings;
 use hookmill_schema::Kind;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio_postgres::{Client, NoTls};
 
 use crate::drain::{Watch, drop_databases, prepare};
 use crate::limit::Limit;
 use crate::product::{self, Deployment, Part, Product};
-use crate::report::{Comparison, Figures, Meter};
+use crate::report::{Comparison, Figures, Meter, Spread, hundredths};
 use crate::workload::{self, Topics};
 
 /// Settling before what counts.
@@ -44,14 +44,56 @@ pub struct Args {
 /// Runs the measurement.
 pub async fn run(args: Args) -> Result<()> {
     let product = Product::find(args.no_build).await?;
-    for comparison in compare(&product, &args).await? {
+    let Fresh { comparisons, beside } = compare(&product, &args).await?;
+    println!("{}", beside.json());
+    for comparison in comparisons {
         println!("{}", comparison.json("fresh"));
     }
     Ok(())
 }
 
-/// Each rate in its own comparison.
-pub async fn compare(product: &Product, args: &Args) -> Result<Vec<Comparison>> {
+/// What was measured.
+pub struct Fresh {
+    /// Each rate.
+    pub comparisons: Vec<Comparison>,
+    /// While a shard is dead.
+    pub beside: Beside,
+}
+
+/// What the events of a shard take beside another one, by round: p50 and p99 in ms.
+#[derive(Default)]
+pub struct Beside {
+    /// While the other one lives.
+    pub living: Vec<(f64, f64)>,
+    /// While the other one is dead.
+    pub dead: Vec<(f64, f64)>,
+}
+
+impl Beside {
+    /// Events a second of both shards together.
+    pub const RATE: u32 = 2000;
+
+    /// Median and spread of the 99th percentiles, in ms: beside a living shard, beside a dead one, and the ratio.
+    pub fn p99(&self) -> [Spread; 3] {
+        let of = |rounds: &[(f64, f64)]| Spread::of(rounds.iter().map(|(_, p99)| *p99));
+        let ratios = self
+            .dead
+            .iter()
+            .zip(&self.living)
+            .map(|(dead, living)| dead.1 / living.1);
+        [of(&self.living), of(&self.dead), Spread::of(ratios)]
+    }
+
+    /// For the last line of output.
+    pub fn json(&self) -> Value {
+        let [living, dead, ratio] = self.p99().map(|spread| hundredths(spread.median));
+        json!({ "bench": "fresh", "name": "one shard dead", "rate": Self::RATE, "p99_ms_beside_living": living,
+            "p99_ms_beside_dead": dead, "ratio": ratio })
+    }
+}
+
+/// Each rate in its own comparison, and then a shard beside a dead one.
+pub async fn compare(product: &Product, args: &Args) -> Result<Fresh> {
     let stack = product::start_servers().await?;
     for shard in stack.shards() {
         // Postgres then knows when each row was committed.
@@ -80,8 +122,58 @@ pub async fn compare(product: &Product, args: &Args) -> Result<Vec<Comparison>> 
         }
         comparisons.push(comparison);
     }
+    let mut beside = Beside::default();
+    for round in 1..=args.rounds {
+        let name = format!("beside_{round}");
+        let [living, dead] = one_dead(product, &stack, &name, args.seconds).await.context(name)?;
+        println!(
+            "one shard dead, {} events/s, round {round}: the other one's p50 {:.2} ms, before {:.2}; p99 {:.2} ms, before {:.2}",
+            Beside::RATE,
+            dead.0,
+            living.0,
+            dead.1,
+            living.1
+        );
+        beside.living.push(living);
+        beside.dead.push(dead);
+    }
     stack.stop().await;
-    Ok(comparisons)
+    Ok(Fresh { comparisons, beside })
+}
+
+/// What the first shard's events take, p50 and p99 in ms: while the second one lives, and after it was killed.
+async fn one_dead(product: &Product, stack: &Stack, name: &str, seconds: u64) -> Result<[(f64, f64); 2]> {
+    let topics = Topics::shipped(name);
+    let urls = stack.create_databases(name).await?;
+    prepare(stack, &urls).await?;
+    let deployment = Deployment::new(name, &topics, urls.clone());
+    product.create_topics(stack, &deployment).await?;
+    let instance = product.serve(stack, name, Part::Writers, &deployment).await?;
+    let sender = Sender::start(stack.brokers(), topics, Beside::RATE)?;
+    until(&Watch::start(&urls).await?, 1).await?;
+    let mut times = [(Utc::now(), Utc::now()); 2];
+    for (is_dead, time) in [false, true].into_iter().zip(&mut times) {
+        if is_dead {
+            stack.shard(1).process().kill();
+        }
+        tokio::time::sleep(WARM_UP).await;
+        time.0 = Utc::now();
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        time.1 = Utc::now();
+    }
+    stack.shard(1).restart().await?;
+    // Nothing is told of before all of it is there, or the slowest would be missing.
+    let sent = sender.stop()?;
+    until(&Watch::start(&urls).await?, sent)
+        .await
+        .with_context(|| instance.process.obituary().to_string())?;
+    let mut measured = [(0.0, 0.0); 2];
+    for ((from, to), measured) in times.into_iter().zip(&mut measured) {
+        *measured = latencies(&urls[..1], from, to).await?;
+    }
+    drop(instance);
+    drop_databases(stack, name).await?;
+    Ok(measured)
 }
 
 async fn measure(

@@ -187,6 +187,11 @@ impl Comparison {
         Spread::of(self.ours.iter().zip(&self.limit).map(|(o, l)| of(o) / of(l)))
     }
 
+    /// The limit's median rate, events a second.
+    pub fn limit_rate(&self) -> f64 {
+        Spread::of(self.limit.iter().map(Figures::rate)).median
+    }
+
     /// Of the rates.
     pub fn rate_ratio(&self) -> Spread {
         self.ratio(Figures::rate)

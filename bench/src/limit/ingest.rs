@@ -35,6 +35,9 @@ pub struct Settings {
     /// Where to listen.
     #[arg(long)]
     pub listen: SocketAddr,
+    /// Requests to the broker that may be under way at once.
+    #[arg(long)]
+    pub in_flight: u8,
 }
 
 struct State {
@@ -50,9 +53,11 @@ pub fn run(settings: Settings) -> Result<()> {
         brokers: settings.brokers,
         ..KafkaSettings::default()
     };
+    let mut config = kafka.producer(Duration::from_secs(4), 2 << 20);
+    config.set("max.in.flight.requests.per.connection", settings.in_flight.to_string());
     let key = STANDARD.decode(SECRET.trim_start_matches("whsec_"))?;
     let state = Data::new(State {
-        producer: kafka.producer(Duration::from_secs(4), 2 << 20).create()?,
+        producer: config.create()?,
         mac: Hmac::new_from_slice(&key).context("no key")?,
         orders: settings.orders,
         disputes: settings.disputes,

@@ -31,14 +31,15 @@ impl Limit {
         Self::start(stack, name, args)
     }
 
-    /// Starts the handler that takes webhooks at `listen`.
-    pub fn ingest(stack: &Stack, name: &str, topics: &Topics, listen: &str) -> Result<Self> {
+    /// Starts the handler that takes webhooks at `listen` and sends them on, so many requests at once.
+    pub fn ingest(stack: &Stack, name: &str, topics: &Topics, listen: &str, in_flight: u8) -> Result<Self> {
         let args = [
             "limit-ingest".to_owned(),
             format!("--brokers={}", stack.brokers()),
             format!("--orders={}", topics.orders.0),
             format!("--disputes={}", topics.disputes.0),
             format!("--listen={listen}"),
+            format!("--in-flight={in_flight}"),
         ];
         Self::start(stack, name, args)
     }
