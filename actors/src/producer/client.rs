@@ -326,8 +326,52 @@ pub(crate) fn start_alone(kafka: KafkaSettings) -> (ClientRef, oneshot::Receiver
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+    use rdkafka::mocking::{MockCluster, RDKafkaApiKey};
+
     use super::*;
     use crate::supervision::Exit;
+
+    /// A record's outcome, `after` so long.
+    async fn sent(client: &ClientRef, after: Duration) -> Result<Delivery, PublishError> {
+        tokio::time::sleep(after).await;
+        let (reply, outcome) = oneshot::channel();
+        client.send(Publish {
+            topic: "t".into(),
+            partition: Some(0),
+            key: None,
+            value: Some(b"{}".to_vec()),
+            headers: rdkafka::message::OwnedHeaders::new(),
+            reply,
+        });
+        outcome.await.expect("it is told")
+    }
+
+    /// A broker that knows nothing of this producer takes the second request although it refused the first.
+    #[actix::test]
+    async fn a_record_that_was_refused_is_not_acknowledged_by_the_next_one() {
+        let mock = MockCluster::new(1).expect("a mock broker");
+        mock.create_topic("t", 1, 1).expect("a topic");
+        let (client, _ends) = start_alone(KafkaSettings {
+            brokers: mock.bootstrap_servers(),
+            ..KafkaSettings::default()
+        });
+        client.came().await;
+        let now = Duration::ZERO;
+        sent(&client, now)
+            .await
+            .expect("the connection and the producer's id are there");
+        mock.broker_round_trip_time(1, Duration::from_millis(200))
+            .expect("a slow broker");
+        mock.request_errors(
+            RDKafkaApiKey::Produce,
+            &[Code::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS],
+        );
+        let later = Duration::from_millis(50);
+        let (refused, taken) = tokio::join!(sent(&client, now), sent(&client, later));
+        assert!(taken.is_ok_and(|taken| taken.offset == 1), "only the second is there");
+        assert!(matches!(refused, Err(PublishError::NotAcknowledged(_))), "{refused:?}");
+    }
 
     #[actix::test]
     async fn a_client_whose_reports_nobody_hands_out_is_given_up() {
