@@ -64,6 +64,9 @@ pub enum PublishError {
     /// Not acknowledged within the delivery time-out, or refused.
     #[error("Kafka did not acknowledge the record: {0}")]
     NotAcknowledged(RDKafkaErrorCode),
+    /// Only a later record of its partition was acknowledged: this one may be there, or may have been refused.
+    #[error("Kafka acknowledged a later record and not this one")]
+    Passed,
     /// The client cannot take records at all.
     #[error("the Kafka client cannot send: {0}")]
     Client(String),

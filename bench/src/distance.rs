@@ -16,7 +16,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', default_value = "0,1,5")]
     pub delays_ms: Vec<u64>,
     /// Requests in flight (`kafka.producer."max.in.flight.requests.per.connection"`).
-    #[arg(long, value_delimiter = ',', default_value = "1,2,5")]
+    #[arg(long, value_delimiter = ',', default_value = "1,3,5")]
     pub in_flight: Vec<u32>,
     /// Connections that send at once.
     #[arg(long, value_delimiter = ',', default_value = "64,512")]

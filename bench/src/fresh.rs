@@ -141,7 +141,7 @@ pub async fn compare(product: &Product, args: &Args) -> Result<Fresh> {
     Ok(Fresh { comparisons, beside })
 }
 
-/// What the first shard's events take, p50 and p99 in ms: while the second one lives, and after it was killed.
+/// What the first shard's events take, p50 and p99 in ms: while the second one lives, and from its being killed on.
 async fn one_dead(product: &Product, stack: &Stack, name: &str, seconds: u64) -> Result<[(f64, f64); 2]> {
     let topics = Topics::shipped(name);
     let urls = stack.create_databases(name).await?;
@@ -155,8 +155,9 @@ async fn one_dead(product: &Product, stack: &Stack, name: &str, seconds: u64) ->
     for (is_dead, time) in [false, true].into_iter().zip(&mut times) {
         if is_dead {
             stack.shard(1).process().kill();
+        } else {
+            tokio::time::sleep(WARM_UP * 2).await;
         }
-        tokio::time::sleep(WARM_UP).await;
         time.0 = Utc::now();
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         time.1 = Utc::now();

@@ -100,9 +100,13 @@ impl Bench {
         let mut sides = vec![Side::Ours];
         sides.extend(IN_FLIGHT.map(|in_flight| Side::Limit { in_flight }));
         for round in 1..=rounds {
-            // None always comes after the same one.
+            // None always comes first, or after the same one.
             sides.rotate_left(1);
-            for &side in &sides {
+            let mut order = sides.clone();
+            if round % 2 == 0 {
+                order.reverse();
+            }
+            for side in order {
                 let name = format!("{}_{connections}_{round}", side.name());
                 let figures = self.measure(&name, side, connections, events).await;
                 let figures = figures.with_context(|| name)?;

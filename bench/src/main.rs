@@ -24,8 +24,8 @@ use clap::{Args, Parser, Subcommand};
 
 /// Measures Hookmill beside the bare limit of its libraries, on a Kafka and Postgres shards started for the run.
 ///
-/// The servers are warmed up; then each round measures the product's binary and the limit (the next round the other way
-/// about), so that what else the machine does meets both; ratios are of the same round, figures medians over the rounds. Progress goes to
+/// The servers are warmed up; then each round measures the product's binary and the limit (the next round in another
+/// order), so that what else the machine does meets both; ratios are of the same round, figures medians over the rounds. Progress goes to
 /// standard error, results to standard output, the last line is JSON. Events per second compare only within a run: load
 /// generator, brokers and shards share the machine. CPU seconds per million events compare between runs too.
 #[derive(Parser)]
@@ -62,7 +62,7 @@ enum Command {
         no_build: bool,
     },
     /// From signed webhooks to Kafka's acknowledgement: `hookmill serve` against an actix-web handler that verifies the
-    /// signature and produces the body.
+    /// signature and produces the body, with 2, 3 and 5 requests in flight to the broker: the limit is that of the highest rate.
     ///
     /// At the end the topics must hold every acknowledged event.
     /// Example: cargo run --release -p bench -- ingest --connections 512

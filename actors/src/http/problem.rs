@@ -224,7 +224,10 @@ impl From<PublishError> for Problem {
                 "the event is larger than the queue behind this server takes",
             ),
             PublishError::NotTaken => Self::unavailable("the event cannot be taken now; send it again"),
-            PublishError::QueueFull | PublishError::NotAcknowledged(_) | PublishError::Client(_) => {
+            PublishError::QueueFull
+            | PublishError::NotAcknowledged(_)
+            | PublishError::Passed
+            | PublishError::Client(_) => {
                 Self::unavailable("the event could not be stored durably in time; send it again")
             }
         }

@@ -273,13 +273,15 @@ impl KafkaSettings {
         let mut config = self.client();
         // linger 0 and few requests in flight: what arrives while requests travel goes with the next (a group commit without a
         // timer). A request has the records of one partition, so that with one at a time a webhook waits for all those before it;
-        // with five each has little. Up to five an idempotent producer keeps the order. Both are settings as any other.
+        // with more, each carries few. Up to five an idempotent producer keeps the order but where a partition's leader changes: then
+        // a record can come twice, and meets the primary key. Both are settings as any other.
         config
             .set("linger.ms", "0")
             .set("max.in.flight.requests.per.connection", "3");
         config
             .set("queue.buffering.max.messages", "50000")
             .set("queue.buffering.max.kbytes", "65536");
+        apply(&mut config, &self.properties);
         apply(&mut config, &self.producer);
         config.set("acks", "all").set("enable.idempotence", "true");
         // The Java clients' default, so that any producer puts a user's events on the same partition.
@@ -311,6 +313,7 @@ impl KafkaSettings {
         config
             .set("fetch.wait.max.ms", wait)
             .set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
+        apply(&mut config, &self.properties);
         apply(&mut config, &self.consumer);
         let modern = config.get("group.protocol") == Some("consumer");
         if modern {
@@ -340,9 +343,14 @@ fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {
     }
 }
 
-/// librdkafka's names have dots; the name of an environment variable cannot, and says `_` there instead.
+/// librdkafka's names have dots; the name of an environment variable cannot, and says `_` there instead. What has two names is
+/// set by the one that is used here, or which of the two counts would be chance.
 fn property_name(key: &str) -> String {
-    key.replace('_', ".")
+    match key.replace('_', ".").as_str() {
+        "max.in.flight" => "max.in.flight.requests.per.connection".to_owned(),
+        "queue.buffering.max.ms" => "linger.ms".to_owned(),
+        name => name.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -468,6 +476,21 @@ mod tests {
             misplaced.contains("security.protocol") && !misplaced.contains("hunter2"),
             "{misplaced}"
         );
+    }
+
+    #[test]
+    fn what_is_said_for_one_kind_of_client_or_by_another_name_counts() {
+        let mut settings = KafkaSettings::default();
+        let in_flight = |settings: &KafkaSettings| {
+            let config = settings.producer(Duration::from_secs(3), 1 << 20);
+            assert_eq!(config.get("max.in.flight"), None);
+            config.get("max.in.flight.requests.per.connection").map(str::to_owned)
+        };
+        assert_eq!(in_flight(&settings).as_deref(), Some("3"));
+        settings.properties.insert("max_in_flight".into(), "4".into());
+        assert_eq!(in_flight(&settings).as_deref(), Some("4"));
+        settings.producer.insert("max.in.flight".into(), "5".into());
+        assert_eq!(in_flight(&settings).as_deref(), Some("5"));
     }
 
     #[test]

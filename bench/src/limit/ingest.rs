@@ -1,6 +1,6 @@
 //! The limit of taking webhooks: an actix-web handler that verifies the signature, produces the body with the product's
-//! producer settings, and answers when Kafka has acknowledged it. No mapping, no envelope, no limits, no metrics; which
-//! topic, it is told by the sender ([`KIND`]), so that Kafka's part is the same.
+//! producer settings but for the requests in flight, and answers when Kafka has acknowledged it. No mapping, no envelope, no
+//! limits, no metrics; which topic, it is told by the sender ([`KIND`]), so that Kafka's part is the same.
 
 use std::net::SocketAddr;
 use std::time::Duration;
