@@ -281,6 +281,7 @@ impl KafkaSettings {
         config
             .set("queue.buffering.max.messages", "50000")
             .set("queue.buffering.max.kbytes", "65536");
+        // Once more: what is said for all clients counts against these, too.
         apply(&mut config, &self.properties);
         apply(&mut config, &self.producer);
         config.set("acks", "all").set("enable.idempotence", "true");
@@ -313,6 +314,7 @@ impl KafkaSettings {
         config
             .set("fetch.wait.max.ms", wait)
             .set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
+        // Once more, as for a producer.
         apply(&mut config, &self.properties);
         apply(&mut config, &self.consumer);
         let modern = config.get("group.protocol") == Some("consumer");
