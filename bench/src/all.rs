@@ -86,8 +86,8 @@ pub async fn run(args: Args) -> Result<()> {
 
     let fresh = fresh::Args {
         rates: vec![500, 2000, 5000],
-        seconds: if args.quick { 3 } else { 8 },
-        rounds: rounds(3),
+        seconds: if args.quick { 3 } else { 10 },
+        rounds: rounds(5),
         no_build: true,
     };
     let fresh = fresh::compare(&product, &fresh).await?;

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, default_value_t = 10)]
     pub seconds: u64,
     /// How often both sides are measured.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 5)]
     pub rounds: usize,
     /// Use the release binary that is there, rather than have cargo bring it up to date.
     #[arg(long)]

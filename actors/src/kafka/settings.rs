@@ -175,6 +175,10 @@ const FIXED: &[(&str, &str)] = &[
         "it follows from ingest.deadline, so that a webhook is answered in time",
     ),
     ("message.max.bytes", "it follows from ingest.body_limit"),
+    (
+        "statistics.interval.ms",
+        "by its statistics a client is seen to know no broker any more, and is replaced",
+    ),
 ];
 
 impl KafkaSettings {
@@ -432,6 +436,7 @@ mod tests {
             "message.timeout.ms",
             "message.max.bytes",
             "auto.commit.enable",
+            "statistics.interval.ms",
         ] {
             for table in [0, 1, 2] {
                 let mut settings = KafkaSettings::default();
