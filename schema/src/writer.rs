@@ -3,8 +3,8 @@
 //! already, all is rolled back and the statement writes the batch. Rows that are likely to be redeliveries are therefore
 //! kept out of the COPY and logged by the statement at the transaction's end, which updates the state as well.
 //!
-//! The transaction, three round trips: `BEGIN` and the fence; the start of a COPY of the rows of partitions that passed;
-//! rows, the rest and `COMMIT`, which rolls back by itself if anything before it failed. Its future must run to its end or the connection be
+//! The transaction, two round trips: `BEGIN`, the fence and the start of a COPY; its rows, of partitions that passed, the rest and
+//! `COMMIT`, which rolls back by itself if anything before it failed. Its future must run to its end or the connection be
 //! given up, and it must not be used by others meanwhile: both hold by `&mut` and because a lane that stops waiting
 //! discards its connection. A process that is frozen in between keeps its rows locked; a claim ends such sessions
 //! ([`crate::offsets::claim`]).
@@ -13,7 +13,7 @@ use std::pin::pin;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
-use futures_util::future::{join, join3};
+use futures_util::future::join3;
 
 use crate::arrays::put_sized;
 use crate::error::{ErrorClass, ShardError};
@@ -158,24 +158,25 @@ impl Batch<'_> {
         let rest = connection.prepared(self.sql.write_fenced, event_types).await?;
         let client = connection.client();
         // Polled in this order, so sent in this order, without waiting for each other's answer; so below.
-        let (begun, passed) = join(
+        let fence_params = fence.params();
+        let (begun, passed, copy) = join3(
             client.batch_execute("BEGIN"),
-            connection.query_partitions(&fencing, &fence.params()),
+            connection.query_partitions(&fencing, &fence_params),
+            client.copy_in::<_, Bytes>(&copying),
         )
         .await;
         begun?;
-        let passed = passed?;
+        let (passed, mut copy) = (passed?, pin!(copy?));
         for rows in [&mut self.new, &mut self.suspects, &mut self.state] {
             rows.retain(|row| passed.contains(&row.partition));
         }
-        let mut copy = pin!(client.copy_in::<_, Bytes>(&copying).await?);
         let mut chunks = Chunks::new(self.sql, &self.new);
         while let Some(chunk) = chunks.next()? {
             copy.send(chunk).await?;
         }
         let (copied, logged, committed) = join3(
             copy.finish(),
-            write_events(connection, &rest, &fence.params(), &self.suspects, &self.state),
+            write_events(connection, &rest, &fence_params, &self.suspects, &self.state),
             client.batch_execute("COMMIT"),
         )
         .await;
