@@ -100,7 +100,7 @@ impl Member {
             .create_with_context(GroupContext::new(ownership.clone(), sender.clone()))
             .map_err(|error| format!("cannot create the Kafka consumer: {}", told(&error)))?;
         let consumer = Arc::new(consumer);
-        let pump = Pump::start(&self.context.topic, consumer.clone(), sender)?;
+        let pump = Pump::start(&self.context.topic, &config, consumer.clone(), sender)?;
         let topic: &str = &self.context.topic;
         consumer
             .subscribe(&[topic])

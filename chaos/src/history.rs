@@ -106,7 +106,7 @@ pub fn tell(event: &EventKey, evidence: &Evidence, started: DateTime<Utc>) -> St
     {
         let _ = writeln!(
             text,
-            "  {} written: shard {}, as of partition {} offset {}, by transaction {}",
+            "  {} written by a transaction that began then: shard {}, as of partition {} offset {}, transaction {}",
             row.recorded_at.format("%H:%M:%S%.6f"),
             row.shard,
             row.partition,

@@ -1,6 +1,6 @@
 //! Bringing a shard's tables up to date.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::dsl::sql;
 use diesel::migration::MigrationSource;
@@ -34,11 +34,34 @@ pub async fn run(url: &str, settings: &ConnectSettings) -> Result<Vec<String>, S
     lock(&mut connection).await?;
     harness(connection, |harness| {
         let pending = harness.pending_migrations(MIGRATIONS)?;
-        let names = pending.iter().map(|migration| migration.name().to_string()).collect();
-        harness.run_migrations(&pending)?;
-        Ok(names)
+        let began = Instant::now();
+        for migration in &pending {
+            while let Err(error) = harness.run_migration(migration) {
+                if !is_held_up(&*error) || began.elapsed() > MOST {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    migration = %migration.name(), %error,
+                    "somebody uses the tables that are to be altered (pg_stat_activity, xact_start); trying again, for at most 10 minutes"
+                );
+                std::thread::sleep(AGAIN);
+            }
+        }
+        Ok(pending.iter().map(|migration| migration.name().to_string()).collect())
     })
     .await
+}
+
+/// For so long a migration is tried that waits for a table.
+const MOST: Duration = Duration::from_secs(600);
+
+/// After so long it is tried again; writers have their turn meanwhile.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Whether a lock could not be had within a migration's own `lock_timeout`. diesel hides the SQLSTATE, so it is the server's
+/// message, in English; in another language the migration fails, and is run again by hand.
+fn is_held_up(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.to_string().contains("lock timeout")
 }
 
 async fn lock(connection: &mut AsyncPgConnection) -> diesel::QueryResult<()> {

@@ -96,6 +96,8 @@ pub async fn reclaim(
     held: &[(i32, i64)],
     owner: &str,
 ) -> Result<Vec<(i32, Claimed)>, ShardError> {
+    // The session that is waited for may be ours, of a connection that ended without the server's hearing of it.
+    connection.client().batch_execute(END_SILENT).await?;
     let (partitions, epochs): (Vec<i32>, Vec<i64>) = held.iter().copied().unzip();
     let types = [Type::TEXT, Type::INT4_ARRAY, Type::INT8_ARRAY, Type::TEXT];
     let statement = connection.client().prepare_typed(RECLAIM, &types).await?;

@@ -97,6 +97,7 @@ fn advised(error: tokio_postgres::Error) -> ShardError {
 pub struct Connection {
     client: Client,
     statements: HashMap<&'static str, Statement>,
+    given_up: bool,
 }
 
 /// Connects a writer to the shard at `url`.
@@ -104,12 +105,23 @@ pub async fn connect(url: &str, settings: &ConnectSettings) -> Result<Connection
     Ok(Connection {
         client: client(url, settings).await?,
         statements: HashMap::new(),
+        given_up: false,
     })
 }
 
 impl Connection {
     pub(crate) fn client(&self) -> &Client {
         &self.client
+    }
+
+    /// Nothing may be asked over it any more: whoever owns it has to make another one.
+    pub(crate) fn give_up(&mut self) {
+        self.given_up = true;
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
     }
 
     /// The statement `sql`, prepared on first use; `types` are those of its parameters.

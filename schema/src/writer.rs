@@ -14,6 +14,8 @@ use std::pin::pin;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::SinkExt;
 use futures_util::future::join3;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{CopyInSink, Statement};
 
 use crate::arrays::put_sized;
 use crate::error::{ErrorClass, ShardError};
@@ -21,7 +23,8 @@ use crate::recent::Recent;
 use crate::row::Table;
 use crate::shard::Connection;
 use crate::write::{
-    EventSql, FENCE_TYPES, Fence, Field, LOG, Part, Placed, event_sql, event_types, fence, place, write_events,
+    BEGIN, EventSql, FENCE_TYPES, Fence, Field, LOG, Part, Placed, event_sql, event_types, fence_begun, place,
+    write_events,
 };
 
 /// Rows from which on a COPY is worth its round trips.
@@ -144,47 +147,75 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     async fn write(mut self, connection: &mut Connection, fence: &Fence<'_>) -> Result<Vec<i32>, ShardError> {
-        let written = self.transaction(connection, fence).await;
+        let fencing = connection.prepared(fence_begun!(), || FENCE_TYPES.to_vec()).await?;
+        let copying = connection.prepared(self.sql.copy, Vec::new).await?;
+        let rest = connection.prepared(self.sql.write_fenced, event_types).await?;
+        let params = fence.params();
+        let (passed, copy) = match begin(connection, &fencing, &params, &copying).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                // The server answers a COPY that does not begin once more than tokio-postgres takes into account
+                // (<https://github.com/rust-postgres/rust-postgres/issues/789>): from now on every answer would be taken for the
+                // one before it. Without its connection the transaction is undone as well.
+                connection.give_up();
+                return Err(error);
+            }
+        };
+        let written = self.finish(connection, &rest, &params, &passed, copy).await;
         if written.is_err() {
             // Wherever it broke: after this no transaction is open, or the connection is known to be lost.
             connection.client().batch_execute("ROLLBACK").await?;
         }
-        written
+        written.map(|()| passed)
     }
 
-    async fn transaction(&mut self, connection: &mut Connection, fence: &Fence<'_>) -> Result<Vec<i32>, ShardError> {
-        let fencing = connection.prepared(fence!(), || FENCE_TYPES.to_vec()).await?;
-        let copying = connection.prepared(self.sql.copy, Vec::new).await?;
-        let rest = connection.prepared(self.sql.write_fenced, event_types).await?;
-        let client = connection.client();
-        // Polled in this order, so sent in this order, without waiting for each other's answer; so below.
-        let fence_params = fence.params();
-        let (begun, passed, copy) = join3(
-            client.batch_execute("BEGIN"),
-            connection.query_partitions(&fencing, &fence_params),
-            client.copy_in::<_, Bytes>(&copying),
-        )
-        .await;
-        begun?;
-        let (passed, mut copy) = (passed?, pin!(copy?));
+    async fn finish(
+        &mut self,
+        connection: &Connection,
+        rest: &Statement,
+        fence: &[&(dyn ToSql + Sync)],
+        passed: &[i32],
+        copy: CopyInSink<Bytes>,
+    ) -> Result<(), ShardError> {
         for rows in [&mut self.new, &mut self.suspects, &mut self.state] {
             rows.retain(|row| passed.contains(&row.partition));
         }
+        let mut copy = pin!(copy);
         let mut chunks = Chunks::new(self.sql, &self.new);
         while let Some(chunk) = chunks.next()? {
             copy.send(chunk).await?;
         }
+        // Polled in this order, so sent in this order, without waiting for each other's answer; so in `begin`.
         let (copied, logged, committed) = join3(
             copy.finish(),
-            write_events(connection, &rest, &fence_params, &self.suspects, &self.state),
-            client.batch_execute("COMMIT"),
+            write_events(connection, rest, fence, &self.suspects, &self.state),
+            connection.client().batch_execute("COMMIT"),
         )
         .await;
         copied?;
         logged?;
         committed?;
-        Ok(passed)
+        Ok(())
     }
+}
+
+/// Opens the transaction; which partitions passed the fence, and a COPY for their rows.
+async fn begin(
+    connection: &Connection,
+    fencing: &Statement,
+    fence: &[&(dyn ToSql + Sync)],
+    copying: &Statement,
+) -> Result<(Vec<i32>, CopyInSink<Bytes>), ShardError> {
+    let client = connection.client();
+    let (begun, passed, copy) = join3(
+        client.batch_execute(BEGIN),
+        connection.query_partitions(fencing, fence),
+        client.copy_in(copying),
+    )
+    .await;
+    // The first error is the cause: what follows it in the transaction is only told that it failed before.
+    begun?;
+    Ok((passed?, copy?))
 }
 
 /// Rows in COPY's binary form (<https://www.postgresql.org/docs/18/sql-copy.html>), some at a time.

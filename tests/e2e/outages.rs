@@ -16,8 +16,8 @@ const STALL: Duration = Duration::from_secs(5);
 /// meanwhile would be several times that.
 const MEMORY: u64 = 48 << 20;
 
-/// The given share of times from taking a webhook to its row on a shard, of all that were taken between these times,
-/// whenever they were written.
+/// The given share of times from taking a webhook to the beginning of the transaction that wrote its row on a shard, of all that were
+/// taken between these times, whenever they were written.
 async fn freshness(world: &World, shard: usize, share: f64, from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     let client = world.stack.shard(shard).connect(&world.name).await.expect("a shard");
     let sql = "SELECT count(*), percentile_cont($3) WITHIN GROUP (ORDER BY extract(epoch FROM recorded_at - received_at)::float8)

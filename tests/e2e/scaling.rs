@@ -32,7 +32,8 @@ async fn shared_by(world: &World, instances: &[&Instance]) -> DateTime<Utc> {
     Utc::now()
 }
 
-/// The longest time from taking a webhook to its row, of all that were taken between these times, whenever they were written.
+/// The longest time from taking a webhook to the beginning of the transaction that wrote its row, of all that were taken between these
+/// times, whenever they were written.
 async fn slowest(world: &World, from: DateTime<Utc>, to: DateTime<Utc>) -> Duration {
     let mut slowest = 0.0_f64;
     for shard in world.stack.shards() {
@@ -56,45 +57,54 @@ async fn under_load(since: DateTime<Utc>) -> DateTime<Utc> {
 
 #[test]
 fn one_three_one() {
-    heavy(async {
-        let stack = own_stack("scaling", 1, 2).await;
-        let world = Arc::new(World::new(&stack, "scaling").await);
-        let first = world.start("a").await;
-        // The sender posts to the instance that stays: this is about the way out.
-        let args = SendArgs {
-            count: 20_000,
-            rate: 1000,
-            connections: 16,
-            retry_for: 60,
-            ..SendArgs::default()
-        };
-        let sending = world.send_behind(vec![first.url.clone()], args);
-        sending.reaches(3000, SOON).await;
-        let mut calm = Vec::new();
+    heavy(one_three_one_by("classic"));
+}
 
-        let (second, third) = (world.start("b").await, world.start("c").await);
-        let changed = Utc::now();
-        let took = shared_by(&world, &[&first, &second, &third]).await - changed;
-        assert!(took < RECOVERY, "shared after {took}");
-        calm.push(("three share", changed + RECOVERY, under_load(changed).await));
+#[test]
+fn one_three_one_by_the_broker_side_protocol() {
+    heavy(one_three_one_by("consumer"));
+}
 
-        let changed = Utc::now();
-        tokio::join!(second.stop(), third.stop());
-        let took = shared_by(&world, &[&first]).await - changed;
-        assert!(took < RECOVERY, "handed over after {took}");
-        calm.push(("one is left", changed + RECOVERY, under_load(changed).await));
+async fn one_three_one_by(protocol: &str) {
+    let name = format!("scaling_{protocol}");
+    let stack = own_stack(&name, 1, 2).await;
+    let world = World::new(&stack, &name).await;
+    let world = Arc::new(world.set("HOOKMILL_KAFKA__CONSUMER__GROUP_PROTOCOL", protocol));
+    let first = world.start("a").await;
+    // The sender posts to the instance that stays: this is about the way out.
+    let args = SendArgs {
+        count: 20_000,
+        rate: 1000,
+        connections: 16,
+        retry_for: 60,
+        ..SendArgs::default()
+    };
+    let sending = world.send_behind(vec![first.url.clone()], args);
+    sending.reaches(3000, SOON).await;
+    let mut calm = Vec::new();
 
-        assert!(!sending.is_finished(), "all of it happened under load");
-        let (summary, acked) = sending.finish().await;
-        assert_eq!((summary.acked, summary.refused, summary.given_up), (100_000, 0, 0));
-        world.landed(SOON).await;
-        for (what, from, to) in calm {
-            let slowest = slowest(&world, from, to).await;
-            assert!(slowest < FRESH, "{what}: a row came {slowest:?} after its webhook");
-        }
-        world.reckon(&acked).await;
-        world.nothing_buried().await;
-        first.stop().await;
-        stack.stop().await;
-    });
+    let (second, third) = (world.start("b").await, world.start("c").await);
+    let changed = Utc::now();
+    let took = shared_by(&world, &[&first, &second, &third]).await - changed;
+    assert!(took < RECOVERY, "shared after {took}");
+    calm.push(("three share", changed + RECOVERY, under_load(changed).await));
+
+    let changed = Utc::now();
+    tokio::join!(second.stop(), third.stop());
+    let took = shared_by(&world, &[&first]).await - changed;
+    assert!(took < RECOVERY, "handed over after {took}");
+    calm.push(("one is left", changed + RECOVERY, under_load(changed).await));
+
+    assert!(!sending.is_finished(), "all of it happened under load");
+    let (summary, acked) = sending.finish().await;
+    assert_eq!((summary.acked, summary.refused, summary.given_up), (100_000, 0, 0));
+    world.landed(SOON).await;
+    for (what, from, to) in calm {
+        let slowest = slowest(&world, from, to).await;
+        assert!(slowest < FRESH, "{what}: a row came {slowest:?} after its webhook");
+    }
+    world.reckon(&acked).await;
+    world.nothing_buried().await;
+    first.stop().await;
+    stack.stop().await;
 }

@@ -2,15 +2,16 @@
 //! its heartbeats regular.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rdkafka::Message as _;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Message as _};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
+use crate::kafka::{HEARTBEAT_EVERY, is_broker_side};
 use crate::rebalance::{Change, GroupConsumer};
 
 /// Handle of the pump; dropping it, by a panic of its owner, lets the thread end too.
@@ -20,18 +21,27 @@ pub(super) struct Pump {
 }
 
 impl Pump {
+    /// Of a consumer that was made with `config`.
     pub(super) fn start(
         topic: &str,
+        config: &ClientConfig,
         consumer: Arc<GroupConsumer>,
         changes: mpsc::UnboundedSender<Change>,
     ) -> Result<Self, String> {
         let stop = CancellationToken::new();
         let (done, closed) = oneshot::channel();
         let stopped = stop.clone();
+        let heartbeats = match is_broker_side(config) {
+            true => Heartbeats::Asking {
+                topic: topic.to_owned(),
+                last: Instant::now(),
+            },
+            false => Heartbeats::Waking,
+        };
         std::thread::Builder::new()
             .name(format!("pump {topic}"))
             .spawn(move || {
-                pump(consumer, &changes, &stopped);
+                pump(consumer, heartbeats, &changes, &stopped);
                 let _ = done.send(());
             })
             .map_err(|error| format!("cannot start the pump's thread: {error}"))?;
@@ -50,7 +60,37 @@ impl Pump {
     }
 }
 
-fn pump(mut consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change>, stop: &CancellationToken) {
+/// What makes librdkafka send its heartbeats often enough, by which a member hears of changes.
+enum Heartbeats {
+    /// It looks whether one is due on a thread that sleeps up to a second, whatever their interval: a question wakes it.
+    Waking,
+    /// By the broker-side protocol the broker sets the interval, 5 s as it is shipped, and a joining member would wait for as
+    /// long for what another one has already given up. Whoever subscribes, if to the same topic, sends one at once.
+    Asking { topic: String, last: Instant },
+}
+
+impl Heartbeats {
+    fn keep(&mut self, consumer: &GroupConsumer) {
+        match self {
+            // That is all the question is for.
+            Heartbeats::Waking => drop(consumer.assignment()),
+            Heartbeats::Asking { topic, last } if last.elapsed() >= HEARTBEAT_EVERY => {
+                if let Err(error) = consumer.subscribe(&[topic]) {
+                    debug!(%error, "Kafka consumer");
+                }
+                *last = Instant::now();
+            }
+            Heartbeats::Asking { .. } => {}
+        }
+    }
+}
+
+fn pump(
+    mut consumer: Arc<GroupConsumer>,
+    mut heartbeats: Heartbeats,
+    changes: &mpsc::UnboundedSender<Change>,
+    stop: &CancellationToken,
+) {
     loop {
         match consumer.poll(Duration::from_millis(100)) {
             None => {}
@@ -69,9 +109,7 @@ fn pump(mut consumer: Arc<GroupConsumer>, changes: &mpsc::UnboundedSender<Change
             }
             Some(Err(error)) => debug!(%error, "Kafka consumer"),
         }
-        // librdkafka looks whether a heartbeat is due on a thread that sleeps up to a second, whatever their interval; a question
-        // wakes it, and that is all it is for.
-        let _ = consumer.assignment();
+        heartbeats.keep(&consumer);
         if stop.is_cancelled() {
             // Other holders are partition consumers on their way out; until they are, rebalances must be answered.
             match Arc::try_unwrap(consumer) {

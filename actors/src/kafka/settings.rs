@@ -177,7 +177,7 @@ const FIXED: &[(&str, &str)] = &[
     ("message.max.bytes", "it follows from ingest.body_limit"),
     (
         "statistics.interval.ms",
-        "by its statistics a client is seen to know no broker any more, and is replaced",
+        "a client that knows no broker, or does not get back into its group, is recognized by its statistics",
     ),
 ];
 
@@ -302,7 +302,7 @@ impl KafkaSettings {
         let mut config = self.client();
         // A member hears of a rebalance by its heartbeat: with the default 3 s a partition takes as long to change hands.
         config
-            .set("heartbeat.interval.ms", "300")
+            .set("heartbeat.interval.ms", HEARTBEAT_EVERY.as_millis().to_string())
             .set("session.timeout.ms", "6000");
         // Bounds of what is fetched ahead, for a partition: reading stops when its writer is behind, so this is all that piles up.
         config
@@ -321,8 +321,7 @@ impl KafkaSettings {
         // Once more, as for a producer.
         apply(&mut config, &self.properties);
         apply(&mut config, &self.consumer);
-        let modern = config.get("group.protocol") == Some("consumer");
-        if modern {
+        if is_broker_side(&config) {
             // The broker sets these for the new protocol, and librdkafka refuses them here.
             config.remove("heartbeat.interval.ms");
             config.remove("session.timeout.ms");
@@ -341,6 +340,15 @@ impl KafkaSettings {
     pub fn group(&self, topic: &str) -> String {
         format!("{}.{topic}", self.group_prefix)
     }
+}
+
+/// How often a member of a group asks whether something has changed.
+pub(crate) const HEARTBEAT_EVERY: Duration = Duration::from_millis(300);
+
+/// Whether the broker decides who gets which partition, by the protocol that Kafka has since version 4.0
+/// (<https://cwiki.apache.org/confluence/display/KAFKA/KIP-848%3A+The+Next+Generation+of+the+Consumer+Rebalance+Protocol>).
+pub(crate) fn is_broker_side(config: &ClientConfig) -> bool {
+    config.get("group.protocol") == Some("consumer")
 }
 
 fn apply(config: &mut ClientConfig, properties: &BTreeMap<String, String>) {

@@ -90,8 +90,7 @@ impl Lane {
             | ErrorClass::Schema => false,
         };
         if lost {
-            self.connection = None;
-            self.stats.show("connected", false);
+            self.disconnect();
         }
         self.stats.record_error(&error.to_string());
         let delay = self.settings.backoff.delay(self.troubles, rand::random());
@@ -107,6 +106,11 @@ impl Lane {
         self.troubles = self.troubles.saturating_add(1);
         self.stats.show("troubles", self.troubles);
         tokio::time::sleep(delay).await;
+    }
+
+    fn disconnect(&mut self) {
+        self.connection = None;
+        self.stats.show("connected", false);
     }
 
     fn all_well(&mut self) {
@@ -266,7 +270,11 @@ impl Lane {
         let (parts, table) = (parts(&merged, &chosen), table_of(&chosen));
         self.statements += 1;
         let result = answered(&self.settings, self.writer.write(connection, table, &topic, &parts)).await;
+        let given_up = connection.is_given_up();
         drop(parts);
+        if given_up {
+            self.disconnect();
+        }
         let error = match result {
             Ok(passed) => return self.passed(chosen, &topic, &merged, &passed).await,
             Err(error) => error,

@@ -22,7 +22,7 @@ pub struct Row {
     pub offset: i64,
     /// The transaction that wrote it: transactions that wait for each other's offset row are numbered in their order.
     pub transaction: i64,
-    /// When it was written.
+    /// When the transaction that wrote it began.
     pub recorded_at: DateTime<Utc>,
     /// What it says.
     pub event: Event,

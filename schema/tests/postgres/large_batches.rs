@@ -245,11 +245,8 @@ async fn a_copy_that_is_cut_off_leaves_nothing() {
 }
 
 /// A process that is frozen in the middle of its COPY holds the partition's offset row, and no time-out of the server's
-/// counts there; a claim does not wait for it to wake up.
-#[tokio::test]
-async fn a_claim_ends_a_writer_that_is_frozen_in_its_copy() {
-    let database = Database::new().await;
-    let first = claim(&mut database.connect().await, 0).await;
+/// counts there. Resolves once its session has ended.
+async fn frozen_in_its_copy(database: &Database) -> impl Future<Output = ()> + use<> {
     let (frozen, connection) = tokio_postgres::connect(
         &format!("{}?application_name=hookmill", database.url),
         tokio_postgres::NoTls,
@@ -265,8 +262,19 @@ async fn a_claim_ends_a_writer_that_is_frozen_in_its_copy() {
         .copy_in("COPY order_events (event_id) FROM STDIN")
         .await
         .expect("copying");
-    let mut copy = std::pin::pin!(copy);
+    let mut copy = Box::pin(copy);
     copy.send(bytes::Bytes::from_static(b"half a ro")).await.expect("sent");
+    async move {
+        assert!(ended.await.expect("no panic").is_err(), "its session was ended");
+        drop((frozen, copy));
+    }
+}
+
+#[tokio::test]
+async fn a_claim_ends_a_writer_that_is_frozen_in_its_copy() {
+    let database = Database::new().await;
+    let first = claim(&mut database.connect().await, 0).await;
+    let ended = frozen_in_its_copy(&database).await;
     let began = Instant::now();
     let mut next = database.connect().await;
     let claimed = loop {
@@ -277,7 +285,61 @@ async fn a_claim_ends_a_writer_that_is_frozen_in_its_copy() {
         assert!(began.elapsed() < Duration::from_secs(60), "it waits for ever");
     };
     assert_eq!((claimed.next_offset, claimed.epoch), (0, first.epoch + 1));
-    assert!(ended.await.expect("no panic").is_err(), "its session was ended");
+    ended.await;
+}
+
+/// As a lane's own former session is, whose connection was cut without the server's hearing of it.
+#[tokio::test]
+async fn a_reclaim_ends_a_writer_that_is_frozen_in_its_copy() {
+    let database = Database::new().await;
+    let first = claim(&mut database.connect().await, 0).await;
+    let ended = frozen_in_its_copy(&database).await;
+    let began = Instant::now();
+    let mut again = database.connect().await;
+    let ours = loop {
+        match offsets::reclaim(&mut again, TOPIC, &[(0, first.epoch)], "me").await {
+            Ok(ours) => break ours,
+            Err(error) => assert_eq!(error.class, ErrorClass::Retry, "{error}"),
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "it waits for ever");
+    };
+    assert_eq!(ours.len(), 1);
+    assert_eq!((ours[0].1.next_offset, ours[0].1.epoch), (0, first.epoch + 1));
+    ended.await;
+}
+
+/// The COPY's start was sent along with a fence that failed: over that connection nothing can be asked any more.
+#[tokio::test]
+async fn a_fence_that_fails_gives_up_the_connection() {
+    let database = Database::new().await;
+    let mut connection = database.connect().await;
+    let claimed = claim(&mut connection, 0).await;
+    let other = database.server.shard(0).connect(&database.name).await;
+    let other = other.expect("a connection");
+    other
+        .batch_execute("BEGIN; SELECT 1 FROM consumer_offsets FOR UPDATE")
+        .await
+        .expect("locked");
+    let batch = rows(0, 0, 0..800);
+    let parts = [part(0, 0, claimed, &batch)];
+    let refused = Writer::default()
+        .write(&mut connection, Table::Orders, TOPIC, &parts)
+        .await;
+    let error = refused.expect_err("it waits for the row, and gives up");
+    assert_eq!(
+        (error.class, error.sqlstate.as_deref()),
+        (ErrorClass::Retry, Some("55P03"))
+    );
+    assert!(connection.is_given_up());
+    other.batch_execute("COMMIT").await.expect("unlocked");
+    let mut again = database.connect().await;
+    let ours = offsets::reclaim(&mut again, TOPIC, &[(0, claimed.epoch)], "me").await;
+    let (_, claimed) = ours.expect("an answer")[0];
+    assert_eq!((claimed.next_offset, written(&database).await), (0, (0, 0, 0)));
+    let mut writer = Writer::default();
+    assert_eq!(put(&mut writer, &mut again, &[part(0, 0, claimed, &batch)]).await, [0]);
+    assert!(!again.is_given_up());
+    assert_eq!((writer.copies(), written(&database).await), ((1, 0), (800, 800, 800)));
 }
 
 /// Disputes have a column more, and an order only where the provider says one.
