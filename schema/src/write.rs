@@ -42,33 +42,31 @@ pub(crate) struct Placed<'a> {
     pub(crate) latest: bool,
 }
 
-/// Moves the offsets of the parts that stand where they should, under the epoch they should; yields their partitions.
-/// Parameters: topic; partition, from, next, epoch of each part.
+/// Moves the offsets of the parts that stand where they should, under the epoch they should, on a further condition if one is
+/// given; yields their partitions. Parameters: topic; partition, from, next, epoch of each part.
 macro_rules! fence {
     () => {
-        "UPDATE consumer_offsets o SET next_offset = v.next, updated_at = now()
+        fence!("")
+    };
+    ($further:literal) => {
+        concat!(
+            "UPDATE consumer_offsets o SET next_offset = v.next, updated_at = now()
     FROM unnest($2, $3, $4, $5) AS v (partition, start, next, epoch)
-    WHERE o.topic = $1 AND o.partition = v.partition AND o.next_offset = v.start AND o.epoch = v.epoch
+    WHERE o.topic = $1 AND o.partition = v.partition AND o.next_offset = v.start AND o.epoch = v.epoch",
+            $further,
+            "
     RETURNING o.partition"
+        )
     };
 }
 pub(crate) use fence;
 
-/// Opens a transaction in which [`fence_begun`] lets parts pass.
+/// Opens a transaction in which [`FENCE_BEGUN`] lets parts pass.
 pub(crate) const BEGIN: &str = "BEGIN; SET LOCAL hookmill.begun = 'yes'";
 
 /// [`fence`] for the start of a transaction, sent without waiting for [`BEGIN`]'s answer. Where that fails by itself (an
 /// operator may cancel it), an UPDATE would be committed alone, and the rows be lost: this one then lets nobody pass.
-macro_rules! fence_begun {
-    () => {
-        "UPDATE consumer_offsets o SET next_offset = v.next, updated_at = now()
-    FROM unnest($2, $3, $4, $5) AS v (partition, start, next, epoch)
-    WHERE o.topic = $1 AND o.partition = v.partition AND o.next_offset = v.start AND o.epoch = v.epoch
-        AND current_setting('hookmill.begun', true) = 'yes'
-    RETURNING o.partition"
-    };
-}
-pub(crate) use fence_begun;
+pub(crate) const FENCE_BEGUN: &str = fence!(" AND current_setting('hookmill.begun', true) = 'yes'");
 
 /// Takes the place of [`fence`] later in a transaction in which exactly the parts in its parameters have passed it.
 macro_rules! fenced_before {

@@ -23,7 +23,7 @@ use crate::recent::Recent;
 use crate::row::Table;
 use crate::shard::Connection;
 use crate::write::{
-    BEGIN, EventSql, FENCE_TYPES, Fence, Field, LOG, Part, Placed, event_sql, event_types, fence_begun, place,
+    BEGIN, EventSql, FENCE_BEGUN, FENCE_TYPES, Fence, Field, LOG, Part, Placed, event_sql, event_types, place,
     write_events,
 };
 
@@ -147,7 +147,7 @@ struct Batch<'a> {
 
 impl Batch<'_> {
     async fn write(mut self, connection: &mut Connection, fence: &Fence<'_>) -> Result<Vec<i32>, ShardError> {
-        let fencing = connection.prepared(fence_begun!(), || FENCE_TYPES.to_vec()).await?;
+        let fencing = connection.prepared(FENCE_BEGUN, || FENCE_TYPES.to_vec()).await?;
         let copying = connection.prepared(self.sql.copy, Vec::new).await?;
         let rest = connection.prepared(self.sql.write_fenced, event_types).await?;
         let params = fence.params();

@@ -678,7 +678,7 @@ async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
         .expect("locked");
     let url = database.url.clone();
     let run = tokio::spawn(async move { migrations::run(&url, &settings()).await });
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'";
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'order_events'::regclass";
     while database.number(waits).await == 0 {
         assert!(!run.is_finished(), "nothing is to be migrated");
         tokio::task::yield_now().await;
