@@ -3,6 +3,8 @@
 //! [`client`]. "Acknowledged" is said only after all in-sync replicas have the record.
 
 pub mod client;
+mod line;
+mod waves;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

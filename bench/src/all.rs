@@ -207,14 +207,15 @@ impl Everything {
             &["drain-rate", "drain-postgres-cpu", "drain-own-cpu"],
         );
         section(&mut out, INGEST, &self.ingests, &["ingest-rate", "ingest-p99"]);
-        let limits = self
-            .ingests
-            .iter()
-            .map(|c| format!("{} at {}", c.settings["limit_in_flight"], c.settings["connections"]));
+        let limits = self.ingests.iter().map(|c| {
+            let linger_ms = c.settings["limit_linger_ms"].as_str().unwrap_or_default();
+            let (in_flight, connections) = (&c.settings["limit_in_flight"], &c.settings["connections"]);
+            format!("{in_flight} and {linger_ms} ms at {connections}")
+        });
         let limits: Vec<String> = limits.collect();
         let _ = writeln!(
             out,
-            "\nRequests in flight of the limit, by connections: {}.",
+            "\nRequests in flight and linger of the limit, by connections: {}.",
             limits.join(", ")
         );
         out.push_str(OVERLOAD);
@@ -317,8 +318,8 @@ const INGEST: &str = "\
 ## Ingest: from signed webhooks to Kafka's acknowledgement
 
 `hookmill serve` with ingest alone, against an actix-web handler that verifies the signature and produces the body as it is, with the same
-producer settings (linger 0), but for the requests in flight to the broker: the handler is measured with 2, 3 and 5 of them, and that of the
-highest rate is the limit; ours has 3, as shipped. The handler has no mapping, no envelope, no limits and no metrics. Each connection
+producer settings, but for how it sends: with 2, 3 and 5 requests in flight to the broker and no linger, and with 5 and a linger of 1 ms; the
+way of the highest rate is the limit. Ours has 3 and no linger, as shipped. The handler has no mapping, no envelope, no limits and no metrics. Each connection
 sends one webhook after another.
 ";
 

@@ -8,7 +8,7 @@ use dev::stack::{Stack, free_ports};
 use hookmill_actors::kafka::{KafkaSettings, Probe};
 use serde_json::json;
 
-use crate::limit::Limit;
+use crate::limit::{Limit, Sending};
 use crate::load::Answered;
 use crate::product::{self, Deployment, Part, Product, until_ready};
 use crate::report::{Comparison, Figures, Meter};
@@ -18,24 +18,26 @@ use crate::{Amount, load};
 /// One in so many events is sent before the measurement, so that threads, buffers and Kafka's session are there.
 const WARM_UP: u64 = 20;
 
-/// Requests that the bare handler may have under way to the broker: what suits it depends on the connections.
-const IN_FLIGHT: [u8; 3] = [2, 3, 5];
+/// How the bare handler may send: what suits it depends on the connections.
+const SENDINGS: [Sending; 4] = [sending(2, "0"), sending(3, "0"), sending(5, "0"), sending(5, "1")];
+
+const fn sending(in_flight: u8, linger_ms: &'static str) -> Sending {
+    Sending { in_flight, linger_ms }
+}
 
 /// Who is measured.
 #[derive(Clone, Copy)]
 enum Side {
     Ours,
-    /// The bare handler, with so many requests to the broker at once.
-    Limit {
-        in_flight: u8,
-    },
+    /// The bare handler, which sends in this way.
+    Limit(Sending),
 }
 
 impl Side {
     fn name(self) -> String {
         match self {
             Side::Ours => "ours".to_owned(),
-            Side::Limit { in_flight } => format!("limit{in_flight}"),
+            Side::Limit(Sending { in_flight, linger_ms }) => format!("limit{in_flight}_{linger_ms}"),
         }
     }
 }
@@ -79,26 +81,28 @@ impl Bench {
         eprintln!("warming the servers up");
         for (name, side) in [
             ("warm_up_ours", Side::Ours),
-            ("warm_up_limit", Side::Limit { in_flight: 3 }),
+            ("warm_up_limit", Side::Limit(sending(3, "0"))),
         ] {
             bench.measure(name, side, 64, 400_000).await?;
         }
         Ok(bench)
     }
 
-    /// Measures both sides `rounds` times, alternating; the bare handler with each of [`IN_FLIGHT`], of which the best is the limit.
+    /// Measures both sides `rounds` times, alternating; the bare handler in each of [`SENDINGS`], of which the best is the limit.
     pub async fn compare(&self, connections: usize, events: u64, rounds: usize) -> Result<Comparison> {
         let name = format!("ingest, connections {connections}");
         let mut ours = Comparison::new(name.clone(), json!({ "connections": connections, "events": events }));
-        let mut limits = IN_FLIGHT.map(|in_flight| {
-            let settings = json!({ "connections": connections, "events": events, "limit_in_flight": in_flight });
-            (
-                in_flight,
-                Comparison::new(format!("{name}, {in_flight} in flight"), settings),
-            )
+        let mut limits = SENDINGS.map(|sending| {
+            let Sending { in_flight, linger_ms } = sending;
+            let settings = json!({
+                "connections": connections, "events": events,
+                "limit_in_flight": in_flight, "limit_linger_ms": linger_ms,
+            });
+            let name = format!("{name}, {in_flight} in flight, linger {linger_ms} ms");
+            (sending, Comparison::new(name, settings))
         });
         let mut sides = vec![Side::Ours];
-        sides.extend(IN_FLIGHT.map(|in_flight| Side::Limit { in_flight }));
+        sides.extend(SENDINGS.map(Side::Limit));
         for round in 1..=rounds {
             // None always comes first, or after the same one.
             sides.rotate_left(1);
@@ -112,8 +116,8 @@ impl Bench {
                 let figures = figures.with_context(|| name)?;
                 match side {
                     Side::Ours => ours.add(round, true, figures),
-                    Side::Limit { in_flight } => {
-                        let limit = limits.iter_mut().find(|(of, _)| *of == in_flight);
+                    Side::Limit(sending) => {
+                        let limit = limits.iter_mut().find(|(of, _)| *of == sending);
                         limit.context("a limit nobody asked for")?.1.add(round, false, figures);
                     }
                 }
@@ -176,9 +180,9 @@ impl Bench {
     async fn measure(&self, name: &str, side: Side, connections: usize, events: u64) -> Result<Figures> {
         match side {
             Side::Ours => self.ours(name, connections, events, Vec::new()).await,
-            Side::Limit { in_flight } => {
+            Side::Limit(sending) => {
                 let listen = format!("127.0.0.1:{}", free_ports(1)?[0]);
-                let limit = Limit::ingest(&self.stack, name, &self.topics, &listen, in_flight)?;
+                let limit = Limit::ingest(&self.stack, name, &self.topics, &listen, sending)?;
                 until_ready(&limit.0, &listen, "/health/ready").await?;
                 self.load(name, &limit.0, &listen, connections, events).await
             }

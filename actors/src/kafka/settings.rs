@@ -276,9 +276,10 @@ impl KafkaSettings {
     pub fn producer(&self, delivery_timeout: Duration, record_limit: usize) -> ClientConfig {
         let mut config = self.client();
         // linger 0 and few requests in flight: what arrives while requests travel goes with the next (a group commit without a
-        // timer). A request has the records of one partition, so that with one at a time a webhook waits for all those before it;
-        // with more, each carries few. Up to five an idempotent producer keeps the order but where a partition's leader changes: then
-        // a record can come twice, and meets the primary key. Both are settings as any other.
+        // timer; `producer::waves` makes the groups larger). A request has the records of one partition, so that with one at a
+        // time a webhook waits for all those before it; with more, each carries few. Up to five an idempotent producer keeps the
+        // order but where a partition's leader changes: then a record can come twice, and meets the primary key. Both are settings
+        // as any other.
         config
             .set("linger.ms", "0")
             .set("max.in.flight.requests.per.connection", "3");

@@ -2,8 +2,8 @@
 //! the end.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,11 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::producer::{BaseProducer, ProducerContext};
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
+use super::line::{Line, Waiting};
 use super::{Delivery, Publish, PublishError};
 use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, Reach, is_connection_loss, told};
 use crate::slot::Slot;
@@ -42,10 +43,10 @@ pub struct ProducerSettings {
 pub struct ClientRef(Arc<Slot<Client>>);
 
 impl ClientRef {
-    /// Hands a record over. Where it is not taken, `reply` hears why at once.
+    /// Hands a record over. Where it is not taken, `reply` hears why: at once, or where many are under way a moment later.
     pub fn send(&self, publish: Publish) {
         match &*self.0.get() {
-            Some(client) => client.send(publish),
+            Some(client) => client.line.send(publish),
             // Who asked may have stopped waiting.
             None => drop(publish.reply.send(Err(PublishError::NotTaken))),
         }
@@ -79,10 +80,9 @@ impl ClientRef {
 /// be that, but librdkafka waits for whole milliseconds, and it asks over and over for what is then left until its deadline: a
 /// hundredth of a core while nothing happens.
 struct Client {
-    producer: Arc<BaseProducer<Deliveries>>,
+    line: Arc<Line>,
     closing: Arc<AtomicBool>,
     reporter: Option<JoinHandle<()>>,
-    stats: Arc<ActorStats>,
 }
 
 /// 100 ms, and what a thread is about woken late by: after a wait in which nothing came, nothing is left to be asked for.
@@ -113,7 +113,7 @@ impl ProducerClient {
             self.life.fail(NOBODY_REPORTS);
             return ctx.stop();
         }
-        let client = client.producer.client();
+        let client = client.line.client();
         if let Some((code, reason)) = client.fatal_error() {
             self.life
                 .fail(format!("fatal error of the Kafka producer: {code}: {reason}"));
@@ -128,41 +128,19 @@ impl ProducerClient {
 
 impl Client {
     fn start(producer: BaseProducer<Deliveries>, stats: Arc<ActorStats>) -> io::Result<Self> {
-        let (producer, closing) = (Arc::new(producer), Arc::<AtomicBool>::default());
-        let (reports, ends) = (producer.clone(), closing.clone());
+        let line = Line::new(producer, stats);
+        let closing = Arc::<AtomicBool>::default();
+        let (of_reporter, ends) = (line.clone(), closing.clone());
         let reporter = thread::Builder::new().name("deliveries".to_owned()).spawn(move || {
             while !ends.load(Relaxed) {
-                reports.poll(REPORTER_WAIT);
+                of_reporter.serve(REPORTER_WAIT);
             }
         })?;
         Ok(Self {
-            producer,
+            line,
             closing,
             reporter: Some(reporter),
-            stats,
         })
-    }
-
-    fn send(&self, publish: Publish) {
-        let Publish {
-            topic,
-            partition,
-            key,
-            value,
-            headers,
-            reply,
-        } = publish;
-        let waiting = Waiting::new(reply, &self.stats);
-        let mut record: BaseRecord<'_, [u8], [u8], Box<Waiting>> =
-            BaseRecord::with_opaque_to(&topic, Box::new(waiting)).headers(headers);
-        record.partition = partition;
-        record.key = key.as_deref();
-        record.payload = value.as_deref();
-        if let Err((error, record)) = self.producer.send(record) {
-            let error = PublishError::from(error);
-            self.stats.record_error(&error.to_string());
-            record.delivery_opaque.tell(Err(error));
-        }
     }
 }
 
@@ -191,6 +169,7 @@ impl Actor for ProducerClient {
         let deliveries = Deliveries {
             stats: self.life.stats().clone(),
             reach: Reach::default(),
+            line: OnceLock::new(),
         };
         let client = BaseProducer::from_config_and_context(&config, deliveries)
             .map_err(|error| told(&error))
@@ -211,7 +190,7 @@ impl Actor for ProducerClient {
             let client = act.client.clone();
             // Dropping the client throws away what is in flight, and blocks: flush first, and off this thread.
             let closed = tokio::task::spawn_blocking(move || {
-                if let Some(Err(error)) = client.withdraw().map(|client| client.producer.flush(flush_timeout)) {
+                if let Some(Err(error)) = client.withdraw().map(|client| client.line.flush(flush_timeout)) {
                     warn!(%error, "records were still in flight when the producer stopped; their senders were not told 202");
                 }
             });
@@ -227,40 +206,19 @@ impl Drop for ProducerClient {
     }
 }
 
-type Reply = oneshot::Sender<Result<Delivery, PublishError>>;
-
-/// Who waits for a record's acknowledgement.
-struct Waiting {
-    reply: Reply,
-    _counted: Counted,
-}
-
-/// Counts a record in the actor's queue for as long as nobody knows whether Kafka has it.
-struct Counted(Arc<ActorStats>);
-
-impl Waiting {
-    fn new(reply: Reply, stats: &Arc<ActorStats>) -> Self {
-        stats.queue_depth.fetch_add(1, Relaxed);
-        let _counted = Counted(stats.clone());
-        Self { reply, _counted }
-    }
-
-    fn tell(self, outcome: Result<Delivery, PublishError>) {
-        // Who asked may have stopped waiting.
-        let _ = self.reply.send(outcome);
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.queue_depth.fetch_sub(1, Relaxed);
-    }
-}
-
 /// Hands each delivery report to who waits for it, straight from the thread that serves the producer.
-struct Deliveries {
+pub(super) struct Deliveries {
     stats: Arc<ActorStats>,
     reach: Reach,
+    /// Where what is held back goes on from.
+    line: OnceLock<Weak<Line>>,
+}
+
+impl Deliveries {
+    /// Set once, before the first report.
+    pub(super) fn reports_to(&self, line: Weak<Line>) {
+        let _ = self.line.set(line);
+    }
 }
 
 impl ClientContext for Deliveries {
@@ -306,6 +264,9 @@ impl ProducerContext for Deliveries {
             self.stats.record_error(&error.to_string());
         }
         waiting.tell(outcome);
+        if let Some(line) = self.line.get().and_then(Weak::upgrade) {
+            line.hand_on();
+        }
     }
 }
 
@@ -332,66 +293,4 @@ pub(crate) fn start_alone(kafka: KafkaSettings) -> (ClientRef, oneshot::Receiver
 }
 
 #[cfg(test)]
-mod tests {
-    use rdkafka::mocking::MockCluster;
-    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-
-    use super::*;
-    use crate::supervision::Exit;
-
-    /// A record's outcome, `after` so long.
-    async fn sent(client: &ClientRef, after: Duration) -> Result<Delivery, PublishError> {
-        tokio::time::sleep(after).await;
-        let (reply, outcome) = oneshot::channel();
-        client.send(Publish {
-            topic: "t".into(),
-            partition: Some(0),
-            key: None,
-            value: Some(b"{}".to_vec()),
-            headers: rdkafka::message::OwnedHeaders::new(),
-            reply,
-        });
-        outcome.await.expect("it is told")
-    }
-
-    /// A broker that knows nothing of this producer takes the second request although it refused the first.
-    #[actix::test]
-    async fn a_record_that_was_refused_is_not_acknowledged_by_the_next_one() {
-        let mock = MockCluster::new(1).expect("a mock broker");
-        mock.create_topic("t", 1, 1).expect("a topic");
-        let (client, _ends) = start_alone(KafkaSettings {
-            brokers: mock.bootstrap_servers(),
-            ..KafkaSettings::default()
-        });
-        client.came().await;
-        let now = Duration::ZERO;
-        sent(&client, now)
-            .await
-            .expect("the connection and the producer's id are there");
-        // On a busy machine, too, the first is under way when the second is sent, and the second before the first's answer.
-        let (later, round_trip) = (Duration::from_secs(1), Duration::from_secs(3));
-        mock.broker_round_trip_time(1, round_trip).expect("a slow broker");
-        mock.request_errors(
-            RDKafkaApiKey::Produce,
-            &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS],
-        );
-        let (refused, taken) = tokio::join!(sent(&client, now), sent(&client, later));
-        assert!(taken.is_ok_and(|taken| taken.offset == 1), "only the second is there");
-        assert!(matches!(refused, Err(PublishError::Passed)), "{refused:?}");
-    }
-
-    #[actix::test]
-    async fn a_client_whose_reports_nobody_hands_out_is_given_up() {
-        let (client, ends) = start_alone(KafkaSettings {
-            brokers: "127.0.0.1:1".to_owned(),
-            ..KafkaSettings::default()
-        });
-        client.came().await;
-        let living = client.0.get();
-        living.as_ref().expect("it has just come").closing.store(true, Relaxed);
-        drop(living);
-        let exit = tokio::time::timeout(Duration::from_secs(20), ends).await;
-        let exit = exit.expect("it is noticed").expect("its end is told");
-        assert_eq!(exit, Exit::Failed(NOBODY_REPORTS.to_owned()));
-    }
-}
+mod tests;

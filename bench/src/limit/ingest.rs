@@ -38,6 +38,9 @@ pub struct Settings {
     /// Requests to the broker that may be under way at once.
     #[arg(long)]
     pub in_flight: u8,
+    /// How long a record waits for others of its partition, in milliseconds.
+    #[arg(long)]
+    pub linger_ms: String,
 }
 
 struct State {
@@ -54,7 +57,9 @@ pub fn run(settings: Settings) -> Result<()> {
         ..KafkaSettings::default()
     };
     let mut config = kafka.producer(Duration::from_secs(4), 2 << 20);
-    config.set("max.in.flight.requests.per.connection", settings.in_flight.to_string());
+    config
+        .set("max.in.flight.requests.per.connection", settings.in_flight.to_string())
+        .set("linger.ms", settings.linger_ms);
     let key = STANDARD.decode(SECRET.trim_start_matches("whsec_"))?;
     let state = Data::new(State {
         producer: config.create()?,

@@ -13,6 +13,15 @@ use dev::stack::Stack;
 use crate::product::Deployment;
 use crate::workload::Topics;
 
+/// How the handler's records go to the broker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Sending {
+    /// Requests that may be under way at once.
+    pub in_flight: u8,
+    /// How long a record waits for others of its partition, in milliseconds, as librdkafka reads it.
+    pub linger_ms: &'static str,
+}
+
 /// This executable again, as one of the limits. Dropping it kills it.
 pub struct Limit(pub Process);
 
@@ -31,15 +40,16 @@ impl Limit {
         Self::start(stack, name, args)
     }
 
-    /// Starts the handler that takes webhooks at `listen` and sends them on, so many requests at once.
-    pub fn ingest(stack: &Stack, name: &str, topics: &Topics, listen: &str, in_flight: u8) -> Result<Self> {
+    /// Starts the handler that takes webhooks at `listen` and sends them on in that way.
+    pub fn ingest(stack: &Stack, name: &str, topics: &Topics, listen: &str, sending: Sending) -> Result<Self> {
         let args = [
             "limit-ingest".to_owned(),
             format!("--brokers={}", stack.brokers()),
             format!("--orders={}", topics.orders.0),
             format!("--disputes={}", topics.disputes.0),
             format!("--listen={listen}"),
-            format!("--in-flight={in_flight}"),
+            format!("--in-flight={}", sending.in_flight),
+            format!("--linger-ms={}", sending.linger_ms),
         ];
         Self::start(stack, name, args)
     }
