@@ -15,7 +15,6 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, ProducerContext};
-use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
 use super::line::{Line, Waiting};
@@ -276,7 +275,9 @@ const ALONE_DELIVERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// Starts a client's owner on this thread, under nobody; and how it ends.
 #[cfg(test)]
-pub(crate) fn start_alone(kafka: KafkaSettings) -> (ClientRef, oneshot::Receiver<crate::supervision::Exit>) {
+pub(crate) fn start_alone(
+    kafka: KafkaSettings,
+) -> (ClientRef, tokio::sync::oneshot::Receiver<crate::supervision::Exit>) {
     let settings = ProducerSettings {
         kafka,
         delivery_timeout: ALONE_DELIVERS_WITHIN,
