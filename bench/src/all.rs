@@ -318,9 +318,9 @@ const INGEST: &str = "\
 ## Ingest: from signed webhooks to Kafka's acknowledgement
 
 `hookmill serve` with ingest alone, against an actix-web handler that verifies the signature and produces the body as it is, with the same
-producer settings, but for how it sends: with 2, 3 and 5 requests in flight to the broker and no linger, and with 5 and a linger of 1 ms; the
-way of the highest rate is the limit. Ours has 3 and no linger, as shipped. The handler has no mapping, no envelope, no limits and no metrics. Each connection
-sends one webhook after another.
+producer settings, but for how it sends: with 2, 3 and 5 requests in flight to the broker and no linger, and with 5 and a linger of 1 ms;
+the way of the highest rate is the limit. Ours has 3 and no linger, as shipped. The handler has no mapping, no envelope, no limits and
+no metrics. Each connection sends one webhook after another.
 ";
 
 const OVERLOAD: &str = "

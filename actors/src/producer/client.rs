@@ -165,11 +165,7 @@ impl Actor for ProducerClient {
         } = &self.settings;
         let mut config = kafka.producer(*delivery_timeout, *record_limit);
         config.set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
-        let deliveries = Deliveries {
-            stats: self.life.stats().clone(),
-            reach: Reach::default(),
-            line: OnceLock::new(),
-        };
+        let deliveries = Deliveries::count_into(self.life.stats().clone());
         let client = BaseProducer::from_config_and_context(&config, deliveries)
             .map_err(|error| told(&error))
             .and_then(|producer| {
@@ -214,6 +210,14 @@ pub(super) struct Deliveries {
 }
 
 impl Deliveries {
+    pub(super) fn count_into(stats: Arc<ActorStats>) -> Self {
+        Self {
+            stats,
+            reach: Reach::default(),
+            line: OnceLock::new(),
+        }
+    }
+
     /// Set once, before the first report.
     pub(super) fn reports_to(&self, line: Weak<Line>) {
         let _ = self.line.set(line);

@@ -209,3 +209,95 @@ impl Drop for UnderWay {
         self.0.0.under_way.fetch_sub(1, Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::ClientConfig;
+    use rdkafka::config::FromClientConfigAndContext as _;
+    use rdkafka::message::OwnedHeaders;
+    use rdkafka::mocking::MockCluster;
+
+    use super::*;
+
+    type Outcome = oneshot::Receiver<Result<Delivery, PublishError>>;
+
+    /// Longer than a busy machine takes to connect.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// More than go at once.
+    const RECORDS: usize = 200;
+
+    /// A line that nobody serves, with records of which most are held back.
+    fn filled(brokers: &str) -> (Arc<Line>, Vec<Outcome>) {
+        let stats = crate::stats::Registry::default().node("producer", "ProducerClient");
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers);
+        let producer = BaseProducer::from_config_and_context(&config, Deliveries::count_into(stats.clone()));
+        let line = Line::new(producer.expect("a producer"), stats);
+        let outcomes = (0..RECORDS).map(|_| {
+            let (reply, outcome) = oneshot::channel();
+            line.send(Publish {
+                topic: "t".into(),
+                partition: Some(0),
+                key: None,
+                value: None,
+                headers: OwnedHeaders::new(),
+                reply,
+            });
+            outcome
+        });
+        let outcomes = outcomes.collect();
+        assert!(line.under_way() < RECORDS, "some are held back");
+        assert_eq!(line.tally.stats.queue_depth.load(Relaxed), RECORDS as i64);
+        (line, outcomes)
+    }
+
+    fn mock() -> MockCluster<'static, rdkafka::producer::DefaultProducerContext> {
+        let mock = MockCluster::new(1).expect("a mock broker");
+        mock.create_topic("t", 1, 1).expect("a topic");
+        mock
+    }
+
+    /// In the order in which they were sent.
+    fn assert_all_are_stored(line: &Line, outcomes: Vec<Outcome>) {
+        let offsets = outcomes.into_iter().map(|mut outcome| {
+            let told = outcome.try_recv().expect("it is told");
+            told.expect("it is stored").offset
+        });
+        assert!(offsets.eq(0..RECORDS as i64));
+        assert_eq!(line.tally.stats.queue_depth.load(Relaxed), 0);
+    }
+
+    /// Without [`Line::serve`], which would look at what has been held back for long.
+    #[test]
+    fn reports_alone_hand_on_what_is_held_back() {
+        let mock = mock();
+        let (line, outcomes) = filled(&mock.bootstrap_servers());
+        let end = Instant::now() + PATIENCE;
+        while line.tally.stats.queue_depth.load(Relaxed) > 0 && Instant::now() < end {
+            line.producer.poll(Duration::from_millis(10));
+        }
+        assert_all_are_stored(&line, outcomes);
+    }
+
+    #[test]
+    fn a_flush_takes_along_what_is_held_back() {
+        let mock = mock();
+        let (line, outcomes) = filled(&mock.bootstrap_servers());
+        line.flush(PATIENCE).expect("Kafka takes them");
+        assert_all_are_stored(&line, outcomes);
+    }
+
+    #[test]
+    fn a_flush_ends_and_whoever_waits_hears_of_the_end() {
+        let (line, outcomes) = filled("127.0.0.1:1");
+        assert!(line.flush(Duration::from_millis(100)).is_err());
+        drop(line);
+        for mut outcome in outcomes {
+            assert!(!matches!(
+                outcome.try_recv(),
+                Ok(Ok(_)) | Err(oneshot::error::TryRecvError::Empty)
+            ));
+        }
+    }
+}
