@@ -38,7 +38,7 @@ pub(super) fn scan<'a>(text: &'a str, root: &Node, found: &mut [Option<&'a str>]
         text,
         at: 0,
         depth: 0,
-        keys: Vec::new(),
+        keys: Vec::with_capacity(FEW_KEYS),
         found,
     };
     if text.starts_with('\u{feff}') {
@@ -200,7 +200,7 @@ impl<'a> Scanner<'a, '_> {
         let mut escaped = false;
         loop {
             let rest = bytes.get(self.at..).unwrap_or_default();
-            self.at += rest.iter().position(|b| STOPS[usize::from(*b)]).unwrap_or(rest.len());
+            self.at += plain(rest);
             match self.peek() {
                 Some(b'"') => break,
                 Some(b'\\') => {
@@ -314,18 +314,28 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// Bytes that end a run of plain characters in a string.
-const STOPS: [bool; 256] = {
-    let mut stops = [false; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        stops[byte] = true;
-        byte += 1;
+/// How many bytes precede the first quote, backslash or control character: eight are looked at together
+/// (<https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord>).
+fn plain(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGH: u64 = ONES << 7;
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (i, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let quote = word ^ (ONES * u64::from(b'"'));
+        let backslash = word ^ (ONES * u64::from(b'\\'));
+        // A byte's high bit: whether it is below 0x20, or 0. A borrow can only err in bytes after one for which that is so.
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = quote.wrapping_sub(ONES) & !quote;
+        let backslash = backslash.wrapping_sub(ONES) & !backslash;
+        let stops = (control | quote | backslash) & HIGH;
+        if stops != 0 {
+            return i * 8 + stops.trailing_zeros() as usize / 8;
+        }
     }
-    stops[b'"' as usize] = true;
-    stops[b'\\' as usize] = true;
-    stops
-};
+    let stops = |b: &u8| matches!(b, 0..0x20 | b'"' | b'\\');
+    words.len() * 8 + rest.iter().position(stops).unwrap_or(rest.len())
+}
 
 /// A key as it may stand in a message.
 fn shortened(key: &str) -> &str {
