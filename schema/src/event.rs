@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde::de::{Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 use serde_json::value::RawValue;
 
 use crate::kind::{Kind, Status};
@@ -56,7 +56,10 @@ impl NewEvent<'_> {
         envelope.put(r#","source":"#, self.source)?;
         envelope.put(r#","type":"#, self.event_type)?;
         envelope.put(r#","time":"#, &rfc3339(self.occurred_at))?;
-        envelope.put(r#","subject":"#, self.dispute_id.or(self.order_id).unwrap_or(self.user_id))?;
+        envelope.put(
+            r#","subject":"#,
+            self.dispute_id.or(self.order_id).unwrap_or(self.user_id),
+        )?;
         envelope.put(r#","datacontenttype":"#, "application/json")?;
         envelope.put(r#","partitionkey":"#, self.user_id)?;
         envelope.put(r#","kind":"#, self.kind.as_str())?;
@@ -66,9 +69,15 @@ impl NewEvent<'_> {
         envelope.put(r#","status":"#, self.status.as_str())?;
         envelope.put_some(r#","providerstatus":"#, self.provider_status)?;
         // CloudEvents integers have 32 bits, so these two are text.
-        envelope.put_some(r#","amountminor":"#, self.amount_minor.map(|n| n.to_string()).as_deref())?;
+        envelope.put_some(
+            r#","amountminor":"#,
+            self.amount_minor.map(|n| n.to_string()).as_deref(),
+        )?;
         envelope.put_some(r#","currency":"#, self.currency)?;
-        envelope.put_some(r#","entityversion":"#, self.entity_version.map(|n| n.to_string()).as_deref())?;
+        envelope.put_some(
+            r#","entityversion":"#,
+            self.entity_version.map(|n| n.to_string()).as_deref(),
+        )?;
         envelope.put(r#","receivedtime":"#, &rfc3339(self.received_at))?;
         let Envelope(mut out) = envelope;
         out.extend_from_slice(DATA);

@@ -343,3 +343,27 @@ fn shortened(key: &str) -> &str {
     let end = (0..=LONGEST.min(key.len())).rev().find(|at| key.is_char_boundary(*at));
     key.get(..end.unwrap_or(0)).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    /// Every byte at every place of a text of several words and a rest, alone, and before each other kind of stop.
+    #[test]
+    fn a_run_ends_at_the_first_byte_that_ends_it() {
+        let ends = |b: &u8| *b < 0x20 || *b == b'"' || *b == b'\\';
+        for length in 0..20 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    for after in [b'a', 0xff, b'"', b'\\', 0, 0x1f, b'#', b'!'] {
+                        let mut text = vec![b'z'; length];
+                        text[at] = byte;
+                        text[at + 1..].fill(after);
+                        let first = text.iter().position(ends).unwrap_or(length);
+                        assert_eq!(plain(&text), first, "{text:?}");
+                    }
+                }
+            }
+        }
+    }
+}

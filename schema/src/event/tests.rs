@@ -57,6 +57,23 @@ fn what_is_encoded_is_read_back_and_the_body_is_exact() {
 }
 
 #[test]
+fn every_character_survives_in_a_text() {
+    for c in (0..=0x2100).filter_map(char::from_u32) {
+        let text = format!("a{c}b");
+        let new = NewEvent {
+            event_type: &text,
+            order_id: Some(&text),
+            ..sample("{}")
+        };
+        let value: serde_json::Value =
+            serde_json::from_slice(&new.encode().expect("it encodes")).expect("any reader of JSON reads it");
+        for member in ["type", "orderid", "subject"] {
+            assert_eq!(value[member], text.as_str(), "{c:?}");
+        }
+    }
+}
+
+#[test]
 fn an_event_of_another_encoder_has_data_without_the_space_around_it() {
     let value = String::from_utf8(sample("{}").encode().expect("it encodes")).expect("JSON is UTF-8");
     for theirs in [
