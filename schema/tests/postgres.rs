@@ -2,6 +2,10 @@
 
 #[path = "postgres/large_batches.rs"]
 mod large_batches;
+#[path = "postgres/migrating.rs"]
+mod migrating;
+#[path = "postgres/months.rs"]
+mod months;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -484,115 +488,6 @@ async fn a_row_at_fault_takes_its_statement_with_it_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_missing_partition_is_made_once_by_all_who_need_it() {
-    let database = Database::new().await;
-    let mut connection = database.connect().await;
-    let claimed = claim(&mut connection, 0).await;
-    // The first moment of a month, in UTC, whatever the server's time zone.
-    database
-        .server
-        .shard(0)
-        .execute(
-            &database.name,
-            &format!("ALTER DATABASE {} SET timezone = 'Pacific/Auckland'", database.name),
-        )
-        .await
-        .expect("another time zone");
-    let at: DateTime<Utc> = "2019-03-01T00:00:00Z".parse().expect("a time");
-    let before = at - TimeDelta::microseconds(1);
-    let rows = [
-        Fact {
-            at,
-            ..fact("first", "1")
-        }
-        .row(0, 0),
-        Fact {
-            at: before,
-            ..fact("last", "2")
-        }
-        .row(0, 1),
-    ];
-    let error = write(&mut connection, Table::Orders, TOPIC, &[part(0, 0, claimed, &rows)])
-        .await
-        .expect_err("23514");
-    assert_eq!(error.class, ErrorClass::MissingPartition, "{error}");
-
-    let make = |month: Month| {
-        let url = database.url.clone();
-        async move {
-            let mut upkeep = shard::connect_upkeep(&url, &settings()).await.expect("a connection");
-            partitions::ensure_month(&mut upkeep, Table::Orders, month)
-                .await
-                .expect("it is there")
-        }
-    };
-    let (march, february) = (Month::of(at), Month::of(before));
-    assert_ne!(march, february);
-    let made = tokio::join!(make(march), make(march), make(february), make(february));
-    assert!(
-        made.0.or(made.1).is_some() && made.2.or(made.3).is_some(),
-        "they were missing"
-    );
-    write(&mut connection, Table::Orders, TOPIC, &[part(0, 0, claimed, &rows)])
-        .await
-        .expect("written");
-    assert_eq!(database.number("SELECT count(*) FROM order_events_y2019m03").await, 1);
-    assert_eq!(database.number("SELECT count(*) FROM order_events_y2019m02").await, 1);
-}
-
-/// While somebody reads for long, the partition is made all the same; while somebody locks the table, the attempt is given
-/// up soon as the shard's trouble, leaves nothing behind, and succeeds later.
-#[tokio::test]
-async fn making_a_partition_never_queues_behind_a_lock_for_long() {
-    let database = Database::new().await;
-    let mut upkeep = shard::connect_upkeep(&database.url, &settings())
-        .await
-        .expect("a connection");
-    let month = |at: &str| Month::of(at.parse::<DateTime<Utc>>().expect("a time"));
-    let (may, june) = (month("2019-05-10T00:00:00Z"), month("2019-06-10T00:00:00Z"));
-    let other = database
-        .server
-        .shard(0)
-        .connect(&database.name)
-        .await
-        .expect("a connection");
-    other
-        .batch_execute("BEGIN; SELECT count(*) FROM order_events; LOCK TABLE order_events IN ROW EXCLUSIVE MODE")
-        .await
-        .expect("it reads and writes");
-    partitions::ensure_month(&mut upkeep, Table::Orders, may)
-        .await
-        .expect("made beside those who read and write")
-        .expect("it was missing");
-    other
-        .batch_execute("LOCK TABLE order_events IN ACCESS EXCLUSIVE MODE")
-        .await
-        .expect("locked");
-    let error = partitions::ensure_month(&mut upkeep, Table::Orders, june)
-        .await
-        .expect_err("given up");
-    assert_eq!(error.class, ErrorClass::Retry);
-    assert!(error.message.contains("lock timeout"), "{error}");
-    let half_made = "SELECT count(*) FROM pg_class WHERE relname = 'order_events_y2019m06'";
-    assert_eq!(database.number(half_made).await, 0);
-    other.batch_execute("COMMIT").await.expect("released");
-    partitions::ensure_month(&mut upkeep, Table::Orders, june)
-        .await
-        .expect("made")
-        .expect("it was missing");
-    assert_eq!(database.number(half_made).await, 1);
-
-    other
-        .batch_execute("ALTER TABLE order_events DETACH PARTITION order_events_y2019m06")
-        .await
-        .expect("detached");
-    for wanted in [Some("order_events_y2019m06"), None] {
-        let attached = partitions::ensure_month(&mut upkeep, Table::Orders, june).await;
-        assert_eq!(attached.expect("attached again").as_deref(), wanted);
-    }
-}
-
-#[tokio::test]
 async fn the_payload_is_the_providers_bytes() {
     let database = Database::new().await;
     let mut connection = database.connect().await;
@@ -604,95 +499,6 @@ async fn the_payload_is_the_providers_bytes() {
         .expect("written");
     assert_eq!(database.text("SELECT payload::text FROM order_events").await, body);
     assert_eq!(database.number("SELECT amount_minor FROM order_events").await, i64::MIN);
-}
-
-#[tokio::test]
-async fn many_may_migrate_at_once_and_one_does() {
-    let database = Database::empty().await;
-    let pending = migrations::pending(&database.url, &settings())
-        .await
-        .expect("an answer");
-    assert_eq!(
-        database
-            .number("SELECT count(*) FROM pg_class WHERE relname = 'orders'")
-            .await,
-        0,
-        "only asked"
-    );
-    let settings = settings();
-    let (a, b, c) = tokio::join!(
-        migrations::run(&database.url, &settings),
-        migrations::run(&database.url, &settings),
-        migrations::run(&database.url, &settings)
-    );
-    let applied: Vec<String> = [a, b, c].into_iter().flat_map(|r| r.expect("migrated")).collect();
-    assert_eq!(applied, pending);
-    assert!(
-        migrations::pending(&database.url, &settings)
-            .await
-            .expect("an answer")
-            .is_empty()
-    );
-}
-
-/// Somebody holds the lock of migrations and does not let go, as a process does whose host is gone: a start that finds
-/// nothing to do does not wait for it.
-#[tokio::test]
-async fn nothing_to_migrate_waits_for_nobody() {
-    let database = Database::new().await;
-    let other = database.server.shard(0).connect(&database.name).await;
-    let other = other.expect("a connection");
-    other
-        .batch_execute("SELECT pg_advisory_lock(hashtext('hookmill:migrations'))")
-        .await
-        .expect("the lock");
-    let settings = settings();
-    let run = migrations::run(&database.url, &settings);
-    let applied = tokio::time::timeout(Duration::from_secs(5), run).await;
-    assert!(applied.expect("in time").expect("an answer").is_empty());
-}
-
-/// A report that reads for long must not make a migration that waits for it keep the writers out.
-#[tokio::test]
-async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
-    let database = Database::new().await;
-    let connect = async || {
-        database
-            .server
-            .shard(0)
-            .connect(&database.name)
-            .await
-            .expect("a connection")
-    };
-    let (reader, writer) = (connect().await, connect().await);
-    writer
-        .batch_execute(
-            "DELETE FROM __diesel_schema_migrations WHERE version = '20261127000000';
-             ALTER TABLE order_events ALTER recorded_at SET DEFAULT clock_timestamp()",
-        )
-        .await
-        .expect("as before the migration");
-    reader
-        .batch_execute("BEGIN; LOCK TABLE order_events IN ACCESS SHARE MODE")
-        .await
-        .expect("locked");
-    let url = database.url.clone();
-    let run = tokio::spawn(async move { migrations::run(&url, &settings()).await });
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'order_events'::regclass";
-    while database.number(waits).await == 0 {
-        assert!(!run.is_finished(), "nothing is to be migrated");
-        tokio::task::yield_now().await;
-    }
-    writer
-        .batch_execute("SET lock_timeout = '4s'; BEGIN; LOCK TABLE order_events IN ROW EXCLUSIVE MODE; COMMIT")
-        .await
-        .expect("a writer's turn");
-    assert!(!run.is_finished());
-    reader.batch_execute("COMMIT").await.expect("the report is done");
-    let applied = run.await.expect("no panic").expect("migrated");
-    assert_eq!(applied.len(), 1, "{applied:?}");
-    let default = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'order_events'::regclass";
-    assert_eq!(database.text(default).await, "now()");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The way in: a webhook is read, verified, mapped and published; 202 is said after Kafka has acknowledged it.
 
-use std::net::IpAddr;
+mod publish;
+mod request;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -17,11 +19,8 @@ use chrono::Utc;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookmill_schema::Kind;
-use ipnet::IpNet;
-use rdkafka::message::OwnedHeaders;
 use serde::Serialize;
 use serde_json::json;
-use tokio::sync::oneshot;
 use tracing::{error, warn};
 
 use super::IngestSettings;
@@ -30,14 +29,14 @@ use super::budget::Budget;
 use super::certificates;
 use super::connection::Serving;
 use super::problem::Problem;
-use crate::kafka::{event_headers, new_trace_parent};
+use crate::kafka::event_headers;
 use crate::metrics::{ACCEPTED, Metrics, WebhookMetrics};
 use crate::parking::{self, ParkedEvent};
-use crate::producer::{ProducerRef, Producers, Publish, PublishError};
-use crate::sources::{
-    self, Accepted, AuthError, CertificateError, HeaderLookup, Incoming, Lookup, Received, Refusal, Source, Sources,
-};
+use crate::producer::{ProducerRef, Producers};
+use crate::sources::{self, Accepted, AuthError, CertificateError, Incoming, Received, Refusal, Source, Sources};
 use crate::stats::ActorStats;
+use publish::{ToPublish, publish};
+use request::{RequestHeaders, is_json, peer, trace_parent};
 
 struct Door {
     source: Arc<Source>,
@@ -366,25 +365,6 @@ async fn receive_or_fetch(source: &Source, incoming: &Incoming<'_, RequestHeader
     }
 }
 
-/// Who sent a request: the other end of its connection, or whom a trusted proxy there names.
-fn peer(request: &Request, trusted: &[IpNet]) -> Option<IpAddr> {
-    let direct = request.peer_addr()?.ip().to_canonical();
-    let is_trusted = |ip: &IpAddr| trusted.iter().any(|net| net.contains(ip));
-    if !is_trusted(&direct) {
-        return Some(direct);
-    }
-    let chain = request
-        .headers()
-        .get_all("x-forwarded-for")
-        .filter_map(|v| v.to_str().ok());
-    let named: Vec<IpAddr> = chain
-        .flat_map(|line| line.split(','))
-        .filter_map(|text| text.trim().parse::<IpAddr>().ok())
-        .collect();
-    // The last one that is no proxy of ours: what stands before it anybody could have written.
-    named.into_iter().rev().find(|ip| !is_trusted(ip)).or(Some(direct))
-}
-
 /// An answer as the provider wants it.
 fn in_their_words(status: u16, content_type: String, body: String) -> HttpResponse {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
@@ -435,171 +415,5 @@ fn park(
         key: event.id.clone().into_bytes(),
         headers: event.headers(),
         value: event.body,
-    }
-}
-
-/// A record before it is handed to the producer.
-struct ToPublish {
-    topic: Arc<str>,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    headers: OwnedHeaders,
-}
-
-/// Records of one request that are put into the producer's mailbox before others have their turn.
-const AT_ONCE: usize = 256;
-
-/// Publishes all records of a request and waits for all: one answer, and a good one only if Kafka has every one of them.
-async fn publish(records: Vec<ToPublish>, producer: &ProducerRef, patience: Duration) -> Result<(), Problem> {
-    let all = async {
-        // A worker that just starts can have requests before it has its producer, and that its client.
-        producer.came().await;
-        let mut waiting = Vec::with_capacity(records.len());
-        for record in records {
-            let (reply, outcome) = oneshot::channel();
-            let publish = Publish {
-                topic: record.topic,
-                partition: None,
-                key: Some(record.key),
-                value: Some(record.value),
-                headers: record.headers,
-                reply,
-            };
-            producer.try_send(publish).map_err(|_| PublishError::NotTaken)?;
-            waiting.push(outcome);
-            if waiting.len().is_multiple_of(AT_ONCE) {
-                // The producer is on this thread: it takes them meanwhile.
-                tokio::task::yield_now().await;
-            }
-        }
-        for outcome in waiting {
-            // No answer: the producer was restarted with the record in flight.
-            outcome
-                .await
-                .map_err(|_| Problem::unavailable("the event could not be stored durably; send it again"))??;
-        }
-        Ok(())
-    };
-    tokio::time::timeout(patience, all).await.unwrap_or_else(|_| {
-        Err(Problem::unavailable(
-            "the event could not be stored durably in time; send it again",
-        ))
-    })
-}
-
-/// JSON by its media type, or by saying nothing.
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return true;
-    };
-    let Ok(text) = value.to_str() else { return false };
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// The caller's W3C trace context, or the start of a new one (<https://www.w3.org/TR/trace-context/>).
-fn trace_parent(headers: &HeaderMap) -> String {
-    let given = headers.get("traceparent").and_then(|v| v.to_str().ok());
-    match given.filter(|value| is_trace_parent(value)) {
-        Some(value) => value.to_owned(),
-        None => new_trace_parent(),
-    }
-}
-
-fn is_trace_parent(value: &str) -> bool {
-    let parts: Vec<&str> = value.split('-').collect();
-    let hex = |s: &str, len: usize| s.len() == len && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let [version, trace, span, flags] = parts[..] else {
-        return false;
-    };
-    hex(version, 2)
-        && version != "ff"
-        && hex(trace, 32)
-        && hex(span, 16)
-        && hex(flags, 2)
-        && trace.bytes().any(|b| b != b'0')
-        && span.bytes().any(|b| b != b'0')
-}
-
-struct RequestHeaders<'a>(&'a HeaderMap);
-
-impl HeaderLookup for RequestHeaders<'_> {
-    fn lookup(&self, name: &str) -> Lookup<'_> {
-        let mut values = self.0.get_all(name);
-        match (values.next(), values.next()) {
-            (None, _) => Lookup::Missing,
-            (Some(value), None) => Lookup::One(value.as_bytes()),
-            (Some(_), Some(_)) => Lookup::Many,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::producer::{idle_producer, start_alone, to_come};
-
-    fn record() -> ToPublish {
-        ToPublish {
-            topic: "orders".into(),
-            key: Vec::new(),
-            value: Vec::new(),
-            headers: OwnedHeaders::new(),
-        }
-    }
-
-    #[actix::test]
-    async fn a_request_may_have_more_events_than_a_mailbox_holds() {
-        let (producer, stats) = idle_producer().await;
-        let records = std::iter::repeat_with(record).take(40 * AT_ONCE).collect();
-        let refused = publish(records, &producer, Duration::from_secs(60)).await;
-        assert!(refused.is_err(), "there is no client");
-        assert_eq!(stats.handled.load(Relaxed), 40 * AT_ONCE as u64);
-    }
-
-    #[actix::test]
-    async fn the_first_webhooks_wait_for_what_takes_them() {
-        let producer = to_come();
-        let to = producer.clone();
-        let first = actix::spawn(async move { publish(vec![record()], &to, Duration::from_secs(60)).await });
-        let a_moment = Duration::from_millis(50);
-        tokio::time::sleep(a_moment).await;
-        assert!(!first.is_finished(), "it waits for the producer");
-        let stats = start_alone(&producer);
-        tokio::time::sleep(a_moment).await;
-        assert!(!first.is_finished(), "it waits for the client");
-        assert_eq!(stats.handled.load(Relaxed), 0, "and not in the mailbox");
-        producer.client().will_not_come();
-        assert!(first.await.expect("no panic").is_err(), "there is no client");
-        assert_eq!(stats.handled.load(Relaxed), 1);
-    }
-
-    #[test]
-    fn media_types() {
-        let with = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, value.parse().expect("a header value"));
-            is_json(&headers)
-        };
-        assert!(
-            with("application/json") && with("Application/JSON; charset=utf-8") && with("application/cloudevents+json")
-        );
-        assert!(!with("text/plain") && !with("application/x-www-form-urlencoded") && !with("text/x+json"));
-        assert!(is_json(&HeaderMap::new()));
-    }
-
-    #[test]
-    fn only_a_well_formed_trace_parent_is_kept() {
-        assert!(is_trace_parent(
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-        ));
-        assert!(!is_trace_parent(
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01"
-        ));
-        assert!(!is_trace_parent(
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"
-        ));
-        assert!(!is_trace_parent("nonsense"));
-        assert!(is_trace_parent(&trace_parent(&HeaderMap::new())));
     }
 }
