@@ -10,8 +10,8 @@ use crate::harness::{Instance, World, heavy, own_stack, until};
 
 /// A move of partitions may cost that much freshness, no longer.
 const RECOVERY: TimeDelta = TimeDelta::seconds(10);
-/// From taking a webhook to its row. A partition that nobody reads waits for a heartbeat, by the broker-side protocol 5 s, or for a session to
-/// time out, longer still; what two busy cores or their disk hold up by themselves, and then of all partitions at once, was 0.1 to 1.5 s.
+/// From taking a webhook to its row. A partition that nobody reads, as the pump's questions went wrong, waits for the broker-side protocol's
+/// heartbeat, 5 s, or for a session to time out, 6 s; what two busy cores or their disk hold up by themselves was 0.1 to 1.5 s.
 const FRESH: Duration = Duration::from_secs(3);
 const SOON: Duration = Duration::from_secs(60);
 

@@ -38,6 +38,7 @@ pub(super) fn scan<'a>(text: &'a str, root: &Node, found: &mut [Option<&'a str>]
         text,
         at: 0,
         depth: 0,
+        // Room for most bodies' keys at once: growing cost up to three allocations.
         keys: Vec::with_capacity(FEW_KEYS),
         found,
     };
@@ -314,7 +315,7 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// How many bytes precede the first quote, backslash or control character: eight are looked at together
+/// How many bytes precede the first quote, backslash or control character, all of them if there is none: eight are looked at together
 /// (<https://graphics.stanford.edu/~seander/bithacks.html#HasLessInWord>).
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
@@ -324,7 +325,8 @@ fn plain(bytes: &[u8]) -> usize {
         let word = u64::from_le_bytes(*word);
         let quote = word ^ (ONES * u64::from(b'"'));
         let backslash = word ^ (ONES * u64::from(b'\\'));
-        // A byte's high bit: whether it is below 0x20, or 0. A borrow can only err in bytes after one for which that is so.
+        // In each of the three a byte's high bit says that it is one. A borrow can only set bits of bytes after one that is, and only
+        // the first counts.
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         let quote = quote.wrapping_sub(ONES) & !quote;
         let backslash = backslash.wrapping_sub(ONES) & !backslash;

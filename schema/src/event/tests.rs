@@ -57,8 +57,48 @@ fn what_is_encoded_is_read_back_and_the_body_is_exact() {
 }
 
 #[test]
+fn an_event_as_it_stands_on_kafka() {
+    let new = NewEvent {
+        event_id: "evt_1",
+        dispute_id: Some("d1"),
+        entity_version: Some(-7),
+        ..sample(" {\"a\": 1}")
+    };
+    let text = |new: &NewEvent<'_>| String::from_utf8(new.encode().expect("it encodes")).expect("JSON is UTF-8");
+    assert_eq!(
+        text(&new),
+        concat!(
+            r#"{"specversion":"1.0","id":"evt_1","source":"stripe","type":"checkout.session.completed","#,
+            r#""time":"2025-10-09T08:53:20.123Z","subject":"d1","datacontenttype":"application/json","#,
+            r#""partitionkey":"u1","kind":"order","userid":"u1","orderid":"o1","disputeid":"d1","status":"paid","#,
+            r#""providerstatus":"complété","amountminor":"9007199254740993","currency":"EUR","entityversion":"-7","#,
+            r#""receivedtime":"2025-10-09T08:53:21Z","data": {"a": 1}}"#,
+        )
+    );
+    let least = NewEvent {
+        order_id: None,
+        dispute_id: None,
+        provider_status: None,
+        amount_minor: None,
+        currency: None,
+        entity_version: None,
+        ..new
+    };
+    assert_eq!(
+        text(&least),
+        concat!(
+            r#"{"specversion":"1.0","id":"evt_1","source":"stripe","type":"checkout.session.completed","#,
+            r#""time":"2025-10-09T08:53:20.123Z","subject":"u1","datacontenttype":"application/json","#,
+            r#""partitionkey":"u1","kind":"order","userid":"u1","status":"paid","#,
+            r#""receivedtime":"2025-10-09T08:53:21Z","data": {"a": 1}}"#,
+        )
+    );
+}
+
+#[test]
 fn every_character_survives_in_a_text() {
-    for c in (0..=0x2100).filter_map(char::from_u32) {
+    let long = ['\u{ffff}', '\u{10000}', '\u{10ffff}'];
+    for c in (0..=0x2100).filter_map(char::from_u32).chain(long) {
         let text = format!("a{c}b");
         let new = NewEvent {
             event_type: &text,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rdkafka::message::OwnedHeaders;
 use tokio::sync::oneshot;
 
-use super::super::problem::Problem;
+use crate::http::problem::Problem;
 use crate::producer::{ProducerRef, Publish, PublishError};
 
 /// A record before it is handed to the producer.

@@ -62,6 +62,7 @@ fn is_trace_parent(value: &str) -> bool {
         && span.bytes().any(|b| b != b'0')
 }
 
+/// A request's headers, as a source asks for them.
 pub(super) struct RequestHeaders<'a>(pub(super) &'a HeaderMap);
 
 impl HeaderLookup for RequestHeaders<'_> {
