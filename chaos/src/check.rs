@@ -3,7 +3,6 @@
 pub mod audit;
 mod dead;
 mod order;
-mod place;
 pub mod records;
 pub mod rows;
 mod state;
@@ -12,13 +11,13 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
 use anyhow::Result;
+use dev::place::{partition_of, shard_of};
 
 use crate::deployment::Deployment;
 use crate::kafka;
 use crate::provider::Sent;
 use crate::world::{Progress, World};
 use audit::Audit;
-use place::{murmur2, shard_of};
 use records::{Body, Event, Record};
 use rows::{Dead, Row, State};
 
@@ -257,7 +256,7 @@ fn on_kafka(evidence: &Evidence, sent: &SentBy<'_>, events: &Events<'_>, finding
             findings.add(CONTENTS, Some(key(event)), what);
         }
         let partitions = evidence.deployment.topic(record.kind).partitions;
-        let due = i32::try_from(murmur2(event.user_id.as_bytes()) & 0x7fff_ffff).unwrap_or(0) % partitions;
+        let due = partition_of(event.user_id.as_bytes(), partitions);
         if record.partition != due {
             let what = format!(
                 "on partition {} of Kafka, and its key belongs to {due}",

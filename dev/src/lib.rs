@@ -5,6 +5,7 @@
 pub mod clock;
 pub mod disk;
 pub mod fetch;
+pub mod place;
 pub mod process;
 pub mod proxy;
 pub mod run;

@@ -18,7 +18,7 @@ use tokio::sync::{OnceCell, RwLock};
 
 pub use instance::Instance;
 pub use sending::Sending;
-pub use topics::{RawRecord, murmur2};
+pub use topics::RawRecord;
 pub use world::World;
 
 /// Servers and proxies outlive a single test, so all run on one runtime.

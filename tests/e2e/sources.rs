@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cloudevents::event::{AttributesReader, Data, ExtensionValue};
+use dev::place::{partition_of, shard_of};
 use rdkafka::Message;
 use rdkafka::message::{Headers, OwnedMessage};
 use serde_json::Value;
 
-use crate::harness::{Instance, World, light, murmur2, samples, shared_stack, signed};
+use crate::harness::{Instance, World, light, samples, shared_stack, signed};
 use expected::{Case, Row, STATES, cases, ignored, sample};
 
 const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -318,14 +319,14 @@ async fn check_rows(world: &World, cases: &[Case], records: &[OwnedMessage]) {
                 } else {
                     world.partitions.1
                 };
-                let partition = (murmur2(case.row.user_id.as_bytes()) & 0x7fff_ffff) % partitions.unsigned_abs();
+                let partition = partition_of(case.row.user_id.as_bytes(), partitions);
                 assert_eq!(
-                    row.get::<_, i32>(13).unsigned_abs(),
+                    row.get::<_, i32>(13),
                     partition,
                     "{id:?}: the key decides the partition"
                 );
                 assert_eq!(
-                    partition as usize % world.stack.shards().len(),
+                    shard_of(partition, world.stack.shards().len()),
                     index,
                     "{id:?}: and that the shard"
                 );

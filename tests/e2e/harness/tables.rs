@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use dev::place::{partition_of, shard_of};
 use dev::send::Acked;
 
-use super::{World, murmur2, until};
+use super::{World, until};
 
 impl World {
     /// One number that a query gives, added up over the shards.
@@ -128,15 +129,11 @@ impl World {
                     } else {
                         self.partitions.1
                     };
-                    let partition = (murmur2(ack.user_id.as_bytes()) & 0x7fff_ffff) % partitions.unsigned_abs();
-                    assert_eq!(
-                        row.partition.unsigned_abs(),
-                        partition,
-                        "the key decides the partition: {ack:?}"
-                    );
+                    let partition = partition_of(ack.user_id.as_bytes(), partitions);
+                    assert_eq!(row.partition, partition, "the key decides the partition: {ack:?}");
                     assert_eq!(
                         row.shard,
-                        partition as usize % self.stack.shards().len(),
+                        shard_of(partition, self.stack.shards().len()),
                         "the partition decides the shard: {ack:?}"
                     );
                 }
