@@ -1,4 +1,5 @@
-//! A real Apache Kafka and real Postgres shards on this machine, without containers, and a sender of webhooks.
+//! A real Apache Kafka and real Postgres shards on this machine, without containers, a sender of webhooks, and the rule
+//! of where a key belongs.
 //!
 //! Tests use it as a library ([`stack::Stack`]), people through the command (`cargo run -p dev -- --help`).
 
