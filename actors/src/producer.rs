@@ -3,7 +3,9 @@
 //! [`client`]. "Acknowledged" is said only after all in-sync replicas have the record.
 
 pub mod client;
+mod deliveries;
 mod line;
+mod native;
 mod waves;
 
 use std::sync::Arc;

@@ -2,26 +2,21 @@
 //! the end.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use fail::fail_point;
-use rdkafka::Message as _;
-use rdkafka::client::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, ProducerContext};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
-use super::line::{Line, Waiting};
-use super::{Delivery, Publish, PublishError};
-use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, Reach, is_connection_loss, told};
+use super::deliveries::Deliveries;
+use super::line::Line;
+use super::native::NativeProducer;
+use super::{Publish, PublishError};
+use crate::kafka::{KafkaSettings, REPORT_EVERY_MS, told};
 use crate::slot::Slot;
-use crate::stats::ActorStats;
 use crate::supervision::Life;
 
 /// `[producer]` of the actor graph.
@@ -75,17 +70,15 @@ impl ClientRef {
     }
 }
 
-/// librdkafka's producer, and the thread that serves it: delivery reports, statistics, errors. rdkafka's `ThreadedProducer` would
-/// be that, but librdkafka waits for whole milliseconds, and it asks over and over for what is then left until its deadline: a
-/// hundredth of a core while nothing happens.
+/// librdkafka's producer, and the thread that serves it.
 struct Client {
     line: Arc<Line>,
     closing: Arc<AtomicBool>,
     reporter: Option<JoinHandle<()>>,
 }
 
-/// 100 ms, and what a thread is about woken late by: after a wait in which nothing came, nothing is left to be asked for.
-const REPORTER_WAIT: Duration = Duration::from_micros(100_100);
+/// What has been held back for so long is looked at; statistics and errors may wait as long.
+const REPORTER_WAIT: Duration = Duration::from_millis(100);
 
 const NOBODY_REPORTS: &str = "the thread of the Kafka producer's delivery reports has ended; starting with a fresh one";
 
@@ -126,8 +119,8 @@ impl ProducerClient {
 }
 
 impl Client {
-    fn start(producer: BaseProducer<Deliveries>, stats: Arc<ActorStats>) -> io::Result<Self> {
-        let line = Line::new(producer, stats);
+    fn start(producer: NativeProducer) -> io::Result<Self> {
+        let line = Arc::new(Line::new(producer));
         let closing = Arc::<AtomicBool>::default();
         let (of_reporter, ends) = (line.clone(), closing.clone());
         let reporter = thread::Builder::new().name("deliveries".to_owned()).spawn(move || {
@@ -135,6 +128,7 @@ impl Client {
                 of_reporter.serve(REPORTER_WAIT);
             }
         })?;
+        line.client().context().report_through(reporter.thread().clone());
         Ok(Self {
             line,
             closing,
@@ -147,9 +141,12 @@ impl Drop for Client {
     /// Waits for the reporter to let go of the producer, so that it is purged here.
     fn drop(&mut self) {
         self.closing.store(true, Relaxed);
-        if let Some(Err(_)) = self.reporter.take().map(JoinHandle::join) {
+        let Some(reporter) = self.reporter.take() else { return };
+        reporter.thread().unpark();
+        if reporter.join().is_err() {
             error!("the thread of the producer's delivery reports had panicked");
         }
+        self.line.tell();
     }
 }
 
@@ -166,11 +163,10 @@ impl Actor for ProducerClient {
         let mut config = kafka.producer(*delivery_timeout, *record_limit);
         config.set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
         let deliveries = Deliveries::count_into(self.life.stats().clone());
-        let client = BaseProducer::from_config_and_context(&config, deliveries)
+        let client = NativeProducer::new(&config, deliveries)
             .map_err(|error| told(&error))
             .and_then(|producer| {
-                let started = Client::start(producer, self.life.stats().clone());
-                started.map_err(|error| format!("no thread for its delivery reports: {error}"))
+                Client::start(producer).map_err(|error| format!("no thread for its delivery reports: {error}"))
             });
         match client {
             Ok(client) => self.client.0.set(client),
@@ -198,78 +194,6 @@ impl Drop for ProducerClient {
     /// One that panicked takes its client along.
     fn drop(&mut self) {
         drop(self.client.withdraw());
-    }
-}
-
-/// Hands each delivery report to who waits for it, straight from the thread that serves the producer.
-pub(super) struct Deliveries {
-    stats: Arc<ActorStats>,
-    reach: Reach,
-    /// Where what is held back goes on from.
-    line: OnceLock<Weak<Line>>,
-}
-
-impl Deliveries {
-    pub(super) fn count_into(stats: Arc<ActorStats>) -> Self {
-        Self {
-            stats,
-            reach: Reach::default(),
-            line: OnceLock::new(),
-        }
-    }
-
-    /// Set once, before the first report.
-    pub(super) fn reports_to(&self, line: Weak<Line>) {
-        let _ = self.line.set(line);
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(?level, facility, message, "librdkafka (producer)");
-    }
-
-    fn stats_raw(&self, statistics: &[u8]) {
-        self.reach.report(statistics, Instant::now());
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-            error!(reason, "the Kafka producer met a fatal error and will be replaced");
-        } else if is_connection_loss(&error) {
-            debug!(%error, reason, "Kafka producer");
-        } else {
-            warn!(%error, reason, "Kafka producer");
-        }
-        self.stats.record_error(reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Waiting>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Box<Waiting>) {
-        let outcome = match result {
-            // librdkafka reports as delivered what was sent before a record that was acknowledged, although a broker that
-            // knows nothing of this producer yet takes that one after it refused what came before
-            // (<https://github.com/confluentinc/confluent-kafka-go/issues/921>). An offset is only told by an answer of its own.
-            Ok(message) if message.offset() < 0 => Err(PublishError::Passed),
-            Ok(message) => {
-                self.stats.add_handled(1);
-                Ok(Delivery {
-                    partition: message.partition(),
-                    offset: message.offset(),
-                })
-            }
-            Err((error, _)) => Err(PublishError::from(error.clone())),
-        };
-        if let Err(error) = &outcome {
-            self.stats.record_error(&error.to_string());
-        }
-        waiting.tell(outcome);
-        if let Some(line) = self.line.get().and_then(Weak::upgrade) {
-            line.hand_on();
-        }
     }
 }
 

@@ -1,78 +1,74 @@
 //! The way of a record from the one who sends it to librdkafka, and of its outcome back.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
-use tokio::sync::oneshot;
+use rdkafka::producer::BaseRecord;
 
-use super::client::Deliveries;
+use super::deliveries::{Deliveries, Held, Waiting};
+use super::native::{NativeProducer, Record};
 use super::waves::{Turn, Waves};
-use super::{Delivery, Publish, PublishError};
-use crate::stats::ActorStats;
+use super::{Publish, PublishError};
 
 /// The way of a record from the one who sends it to librdkafka's queue.
 pub(super) struct Line {
-    producer: BaseProducer<Deliveries>,
-    waves: Waves<Held>,
-    tally: Arc<Tally>,
-}
-
-/// What is counted of a client's records.
-struct Tally {
-    stats: Arc<ActorStats>,
-    /// Records that librdkafka has and has not reported on.
-    under_way: AtomicUsize,
+    producer: NativeProducer,
 }
 
 impl Line {
-    pub(super) fn new(producer: BaseProducer<Deliveries>, stats: Arc<ActorStats>) -> Arc<Self> {
-        let under_way = AtomicUsize::new(0);
-        Arc::new_cyclic(|line| {
-            producer.context().reports_to(line.clone());
-            Self {
-                producer,
-                waves: Waves::default(),
-                tally: Arc::new(Tally { stats, under_way }),
-            }
-        })
+    pub(super) fn new(producer: NativeProducer) -> Self {
+        Self { producer }
     }
 
     /// librdkafka's client.
-    pub(super) fn client(&self) -> &rdkafka::client::Client<Deliveries> {
+    pub(super) fn client(&self) -> &Client<Deliveries> {
         self.producer.client()
     }
 
     /// A record comes.
     pub(super) fn send(&self, publish: Publish) {
-        let counted = Counted::new(&self.tally);
-        match self.waves.arrive(Held { publish, counted }, || self.under_way()) {
+        let deliveries = self.producer.deliveries();
+        let record = deliveries.hold(publish);
+        match deliveries.waves.arrive(record, || deliveries.under_way()) {
             Turn::Now(record) => self.produce(record),
             Turn::Held => {}
             Turn::Wave(wave) => self.hand_on_from(wave),
-            Turn::Full(record) => record.refuse(PublishError::QueueFull),
+            Turn::Full(Held { publish, counted }) => {
+                deliveries.refuse(Waiting::new(publish.reply, counted), PublishError::QueueFull);
+            }
         }
     }
 
-    /// Serves delivery reports for so long, and then looks at what is held back. To be called over and over.
+    /// Serves the client: what it has to say, outcomes that nobody was told yet, and what is held back. Waits for so long, or
+    /// until there is something to tell or to hand on. To be called over and over by the thread that [`Deliveries`] reports through.
     pub(super) fn serve(&self, wait: Duration) {
-        self.producer.poll(wait);
-        if let Some(wave) = self.waves.overdue(|| self.under_way()) {
+        thread::park_timeout(wait);
+        self.producer.poll();
+        self.tell();
+        let deliveries = self.producer.deliveries();
+        if let Some(wave) = deliveries.waves.overdue(|| deliveries.under_way()) {
             self.hand_on_from(wave);
         }
+    }
+
+    /// Tells what has been left untold.
+    pub(super) fn tell(&self) {
+        self.hand_on();
+        self.producer.deliveries().tell(|| self.hand_on());
     }
 
     /// Waits until Kafka has, or has refused, whatever was sent.
     pub(super) fn flush(&self, patience: Duration) -> Result<(), KafkaError> {
         let end = Instant::now() + patience;
-        self.waves.last();
+        let waves = &self.producer.deliveries().waves;
+        waves.last();
         loop {
             self.hand_on();
-            let was_last = self.waves.are_over();
+            let was_last = waves.are_over();
             self.producer.flush(end.saturating_duration_since(Instant::now()))?;
+            self.tell();
             if was_last {
                 return Ok(());
             }
@@ -85,14 +81,16 @@ impl Line {
     }
 
     /// Hands on what was held back, where it is its turn: to be asked after each report.
-    pub(super) fn hand_on(&self) {
-        if let Some(wave) = self.waves.next(|| self.under_way()) {
+    fn hand_on(&self) {
+        let deliveries = self.producer.deliveries();
+        if let Some(wave) = deliveries.waves.next(|| deliveries.under_way()) {
             self.hand_on_from(wave);
         }
     }
 
     fn hand_on_from(&self, wave: Vec<Held>) {
-        let _unless_it_panics = Unbroken(&self.waves);
+        let deliveries = self.producer.deliveries();
+        let _unless_it_panics = Unbroken(&deliveries.waves);
         let mut wave = Some(wave);
         while let Some(records) = wave {
             for record in records {
@@ -101,12 +99,8 @@ impl Line {
                     self.produce(record);
                 }
             }
-            wave = self.waves.follow(|| self.under_way());
+            wave = deliveries.waves.follow(|| deliveries.under_way());
         }
-    }
-
-    fn under_way(&self) -> usize {
-        self.tally.under_way.load(Relaxed)
     }
 
     fn produce(&self, Held { publish, counted }: Held) {
@@ -118,24 +112,16 @@ impl Line {
             headers,
             reply,
         } = publish;
-        let waiting = Waiting {
-            reply,
-            _under_way: UnderWay::new(counted),
-        };
-        let mut record: BaseRecord<'_, [u8], [u8], Box<Waiting>> =
-            BaseRecord::with_opaque_to(&topic, Box::new(waiting)).headers(headers);
+        let mut record: Record<'_> =
+            BaseRecord::with_opaque_to(&topic, Box::new(Waiting::new(reply, counted))).headers(headers);
         record.partition = partition;
         record.key = key.as_deref();
         record.payload = value.as_deref();
-        if let Err((error, record)) = self.producer.send(record) {
-            let error = PublishError::from(error);
-            self.tally.stats.record_error(&error.to_string());
-            record.delivery_opaque.tell(Err(error));
+        if let Err((error, waiting)) = self.producer.send(record) {
+            self.producer.deliveries().refuse(waiting, error.into());
         }
     }
 }
-
-type Reply = oneshot::Sender<Result<Delivery, PublishError>>;
 
 /// Lets others go on where whoever hands a wave on panics: it may be a worker's producer, whose end is not that of the line.
 struct Unbroken<'a>(&'a Waves<Held>);
@@ -148,76 +134,19 @@ impl Drop for Unbroken<'_> {
     }
 }
 
-/// A record that librdkafka does not have yet.
-struct Held {
-    publish: Publish,
-    counted: Counted,
-}
-
-impl Held {
-    fn refuse(self, why: PublishError) {
-        self.counted.0.stats.record_error(&why.to_string());
-        tell(self.publish.reply, Err(why));
-    }
-}
-
-/// Who waits for a record's acknowledgement.
-pub(super) struct Waiting {
-    reply: Reply,
-    _under_way: UnderWay,
-}
-
-impl Waiting {
-    pub(super) fn tell(self, outcome: Result<Delivery, PublishError>) {
-        tell(self.reply, outcome);
-    }
-}
-
-fn tell(reply: Reply, outcome: Result<Delivery, PublishError>) {
-    // Who asked may have stopped waiting.
-    let _ = reply.send(outcome);
-}
-
-/// Counts a record in the actor's queue for as long as nobody knows whether Kafka has it.
-struct Counted(Arc<Tally>);
-
-impl Counted {
-    fn new(tally: &Arc<Tally>) -> Self {
-        tally.stats.queue_depth.fetch_add(1, Relaxed);
-        Self(tally.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.stats.queue_depth.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Counts it for as long as librdkafka has it, too.
-struct UnderWay(Counted);
-
-impl UnderWay {
-    fn new(counted: Counted) -> Self {
-        counted.0.under_way.fetch_add(1, Relaxed);
-        Self(counted)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.0.under_way.fetch_sub(1, Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering::Relaxed;
+
     use rdkafka::ClientConfig;
-    use rdkafka::config::FromClientConfigAndContext as _;
     use rdkafka::message::OwnedHeaders;
     use rdkafka::mocking::MockCluster;
+    use tokio::sync::oneshot;
 
     use super::*;
+    use crate::producer::Delivery;
+    use crate::stats::ActorStats;
 
     type Outcome = oneshot::Receiver<Result<Delivery, PublishError>>;
 
@@ -227,29 +156,35 @@ mod tests {
     /// More than go at once.
     const RECORDS: usize = 200;
 
-    /// A line that nobody serves, with records of which most are held back.
-    fn filled(brokers: &str) -> (Arc<Line>, Vec<Outcome>) {
+    /// A line that nobody serves.
+    fn line(brokers: &str) -> (Line, Arc<ActorStats>) {
         let stats = crate::stats::Registry::default().node("producer", "ProducerClient");
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers);
-        let producer = BaseProducer::from_config_and_context(&config, Deliveries::count_into(stats.clone()));
-        let line = Line::new(producer.expect("a producer"), stats);
-        let outcomes = (0..RECORDS).map(|_| {
-            let (reply, outcome) = oneshot::channel();
-            line.send(Publish {
-                topic: "t".into(),
-                partition: Some(0),
-                key: None,
-                value: None,
-                headers: OwnedHeaders::new(),
-                reply,
-            });
-            outcome
+        let producer = NativeProducer::new(&config, Deliveries::count_into(stats.clone()));
+        (Line::new(producer.expect("a producer")), stats)
+    }
+
+    fn send(line: &Line, partition: i32) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        line.send(Publish {
+            topic: "t".into(),
+            partition: Some(partition),
+            key: None,
+            value: None,
+            headers: OwnedHeaders::new(),
+            reply,
         });
-        let outcomes = outcomes.collect();
-        assert!(line.under_way() < RECORDS, "some are held back");
-        assert_eq!(line.tally.stats.queue_depth.load(Relaxed), RECORDS as i64);
-        (line, outcomes)
+        outcome
+    }
+
+    /// A line with records of which most are held back.
+    fn filled(brokers: &str) -> (Line, Arc<ActorStats>, Vec<Outcome>) {
+        let (line, stats) = line(brokers);
+        let outcomes = (0..RECORDS).map(|_| send(&line, 0)).collect();
+        assert!(line.producer.deliveries().under_way() < RECORDS, "some are held back");
+        assert_eq!(stats.queue_depth.load(Relaxed), RECORDS as i64);
+        (line, stats, outcomes)
     }
 
     fn mock() -> MockCluster<'static, rdkafka::producer::DefaultProducerContext> {
@@ -259,38 +194,69 @@ mod tests {
     }
 
     /// In the order in which they were sent.
-    fn assert_all_are_stored(line: &Line, outcomes: Vec<Outcome>) {
+    fn assert_all_are_stored(stats: &ActorStats, outcomes: Vec<Outcome>) {
         let offsets = outcomes.into_iter().map(|mut outcome| {
             let told = outcome.try_recv().expect("it is told");
             told.expect("it is stored").offset
         });
         assert!(offsets.eq(0..RECORDS as i64));
-        assert_eq!(line.tally.stats.queue_depth.load(Relaxed), 0);
+        assert_eq!(stats.queue_depth.load(Relaxed), 0);
     }
 
     /// Without [`Line::serve`], which would look at what has been held back for long.
     #[test]
     fn reports_alone_hand_on_what_is_held_back() {
         let mock = mock();
-        let (line, outcomes) = filled(&mock.bootstrap_servers());
+        let (line, stats, outcomes) = filled(&mock.bootstrap_servers());
         let end = Instant::now() + PATIENCE;
-        while line.tally.stats.queue_depth.load(Relaxed) > 0 && Instant::now() < end {
-            line.producer.poll(Duration::from_millis(10));
+        while stats.queue_depth.load(Relaxed) > 0 && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+            line.tell();
         }
-        assert_all_are_stored(&line, outcomes);
+        assert_all_are_stored(&stats, outcomes);
+    }
+
+    /// Where few are under way nobody but librdkafka's own thread is needed.
+    #[test]
+    fn few_are_told_at_once() {
+        let mock = mock();
+        let (line, stats) = line(&mock.bootstrap_servers());
+        for offset in 0..3 {
+            let told = send(&line, 0).blocking_recv().expect("it is told");
+            assert_eq!(told.expect("it is stored"), Delivery { partition: 0, offset });
+        }
+        assert_eq!(stats.queue_depth.load(Relaxed), 0);
+    }
+
+    /// librdkafka tells its interceptor of such a record, and refuses it as well.
+    #[test]
+    fn a_record_of_no_partition_is_refused_once() {
+        let mock = mock();
+        let (line, stats) = line(&mock.bootstrap_servers());
+        let there = send(&line, 0).blocking_recv().expect("it is told");
+        there.expect("the topic's partitions are known");
+        let refused = send(&line, 7).try_recv().expect("it is told at once");
+        assert!(
+            matches!(
+                refused,
+                Err(PublishError::NotAcknowledged(RDKafkaErrorCode::UnknownPartition))
+            ),
+            "{refused:?}"
+        );
+        assert_eq!(stats.queue_depth.load(Relaxed), 0);
     }
 
     #[test]
     fn a_flush_takes_along_what_is_held_back() {
         let mock = mock();
-        let (line, outcomes) = filled(&mock.bootstrap_servers());
+        let (line, stats, outcomes) = filled(&mock.bootstrap_servers());
         line.flush(PATIENCE).expect("Kafka takes them");
-        assert_all_are_stored(&line, outcomes);
+        assert_all_are_stored(&stats, outcomes);
     }
 
     #[test]
     fn a_flush_ends_and_whoever_waits_hears_of_the_end() {
-        let (line, outcomes) = filled("127.0.0.1:1");
+        let (line, _, outcomes) = filled("127.0.0.1:1");
         assert!(line.flush(Duration::from_millis(100)).is_err());
         drop(line);
         for mut outcome in outcomes {

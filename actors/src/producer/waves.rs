@@ -5,7 +5,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// While so many or more are under way, what comes is held back. With a smaller number records would wait that nothing comes after.
-const MANY: usize = 32;
+pub(super) const MANY: usize = 32;
 
 /// Most that are held back: as many as librdkafka takes into its own queue, unless configured. Of their bytes the bodies' memory
 /// (`ingest.body_memory`) is the bound: they are of webhooks that wait for their answer.
@@ -83,6 +83,13 @@ impl<T> Waves<T> {
     pub(super) fn next(&self, under_way: impl FnOnce() -> usize) -> Option<Vec<T>> {
         let mut state = self.lock();
         if state.breaking { None } else { state.take(under_way()) }
+    }
+
+    /// Whether [`next`](Self::next) has a wave: for who may not hand one on.
+    pub(super) fn are_due(&self, under_way: impl FnOnce() -> usize) -> bool {
+        let mut state = self.lock();
+        let may_go = state.may_go(under_way());
+        may_go && !state.breaking && !state.held.is_empty()
     }
 
     /// What has waited since this was asked before: those under way may be for a broker that is away, and the others shall not wait

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
+use crate::producer::Delivery;
 use crate::supervision::Exit;
 
 /// A record's outcome, `after` so long.
