@@ -38,6 +38,10 @@ pub struct DeadLetters {
     client: ClientRef,
 }
 
+/// Longer than a record can be on its way (`ingest.deadline` is a minute at most). librdkafka can forget one, when a connection
+/// breaks in the moment in which its client is taken away.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+
 /// Between attempts to hand a dead letter to Kafka.
 const BACKOFF: Backoff = Backoff {
     initial: Duration::from_millis(100),
@@ -99,15 +103,16 @@ async fn publish_until_acknowledged(client: &ClientRef, bury: &Bury, stats: &Act
             headers: headers(bury),
             reply,
         });
-        let why = match outcome.await {
-            Ok(Ok(_)) => {
+        let why = match tokio::time::timeout(FORGOTTEN_AFTER, outcome).await {
+            Ok(Ok(Ok(_))) => {
                 if attempt > 0 {
                     info!(topic = %origin, partition, offset, attempt, "Kafka has the dead letter now; its partition goes on");
                 }
                 return;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the Kafka client is being restarted".to_owned(),
+            Ok(Ok(Err(error))) => error.to_string(),
+            Ok(Err(_)) => "the Kafka client is being restarted".to_owned(),
+            Err(_) => "the Kafka client has forgotten it".to_owned(),
         };
         stats.record_error(&why);
         if attempt == 0 {

@@ -77,9 +77,6 @@ struct Client {
     reporter: Option<JoinHandle<()>>,
 }
 
-/// What has been held back for so long is looked at; statistics and errors may wait as long.
-const REPORTER_WAIT: Duration = Duration::from_millis(100);
-
 const NOBODY_REPORTS: &str = "the thread of the Kafka producer's delivery reports has ended; starting with a fresh one";
 
 /// Owns librdkafka's producer, watches over it, and flushes it at its end.
@@ -96,7 +93,7 @@ impl ProducerClient {
     }
 
     /// An idempotent producer that met a fatal error, or a client that knows no broker, sends nothing any more, and without its
-    /// reporter nobody hears that something was sent: only a fresh one helps.
+    /// reporter not everybody hears that something was sent: only a fresh one helps.
     fn check_client(&self, ctx: &mut Context<Self>) {
         fail_point!("producer_client");
         let client = self.client.0.get();
@@ -124,8 +121,9 @@ impl Client {
         let closing = Arc::<AtomicBool>::default();
         let (of_reporter, ends) = (line.clone(), closing.clone());
         let reporter = thread::Builder::new().name("deliveries".to_owned()).spawn(move || {
+            let mut until = Instant::now();
             while !ends.load(Relaxed) {
-                of_reporter.serve(REPORTER_WAIT);
+                until = of_reporter.serve(until);
             }
         })?;
         line.client().context().report_through(reporter.thread().clone());
@@ -146,7 +144,6 @@ impl Drop for Client {
         if reporter.join().is_err() {
             error!("the thread of the producer's delivery reports had panicked");
         }
-        self.line.tell();
     }
 }
 

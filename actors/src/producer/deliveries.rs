@@ -15,21 +15,19 @@ use super::{Delivery, Publish, PublishError};
 use crate::kafka::{Reach, is_connection_loss};
 use crate::stats::ActorStats;
 
-/// What a client and those who send through it share. The outcome of a record is told from librdkafka's own thread where few
-/// are under way: so whoever waits is woken at once. Where many are, that thread has enough to do with the next requests.
+/// What a client and those who send through it share. What became of a record is told by librdkafka's own thread where few are
+/// under way: so whoever waits is woken at once. Where many are, that thread has enough to do with the next requests.
 pub(super) struct Deliveries {
     pub(super) reach: Reach,
     pub(super) waves: Waves<Held>,
     tally: Arc<Tally>,
     /// What the reporter shall tell.
-    untold: Mutex<Vec<Told>>,
+    untold: Mutex<Vec<Report>>,
     /// The thread that serves the client.
     reporter: OnceLock<Thread>,
 }
 
 type Outcome = Result<Delivery, PublishError>;
-
-struct Told(Box<Waiting>, Outcome);
 
 /// What is counted of a client's records.
 struct Tally {
@@ -66,25 +64,13 @@ impl Deliveries {
         self.tally.under_way.load(Relaxed)
     }
 
-    /// A record's outcome, from one of librdkafka's threads, which may hold a lock of its own: nothing here waits for anybody
-    /// who waits for librdkafka, or calls it.
-    pub(super) fn report(&self, code: RDKafkaErrorCode, partition: i32, offset: i64, waiting: Box<Waiting>) {
-        let outcome = match code {
-            // librdkafka reports as delivered what was sent before a record that was acknowledged, although a broker that
-            // knows nothing of this producer yet takes that one after it refused what came before
-            // (<https://github.com/confluentinc/confluent-kafka-go/issues/921>). An offset is only told by an answer of its own.
-            RDKafkaErrorCode::NoError if offset < 0 => Err(PublishError::Passed),
-            RDKafkaErrorCode::NoError => Ok(Delivery { partition, offset }),
-            code => Err(PublishError::from(KafkaError::MessageProduction(code))),
-        };
-        match &outcome {
-            Ok(_) => self.tally.stats.add_handled(1),
-            Err(error) => self.tally.stats.record_error(&error.to_string()),
-        }
+    /// What became of a record. Whoever calls this may hold a lock of librdkafka's: nothing here waits for anybody who waits for
+    /// librdkafka, nor takes long.
+    pub(super) fn report(&self, report: Report) {
         if self.under_way() >= MANY {
-            self.lock_untold().push(Told(waiting, outcome));
+            self.lock_untold().push(report);
         } else {
-            waiting.tell(outcome);
+            self.settle(report);
             if !self.waves.are_due(|| self.under_way()) {
                 return;
             }
@@ -95,27 +81,25 @@ impl Deliveries {
     }
 
     /// Tells what was left to the reporter, and calls `after_each`.
-    pub(super) fn tell(&self, mut after_each: impl FnMut()) {
-        loop {
-            let told = std::mem::take(&mut *self.lock_untold());
-            if told.is_empty() {
-                return;
-            }
-            for Told(waiting, outcome) in told {
-                waiting.tell(outcome);
-                after_each();
-            }
+    pub(super) fn tell(&self, after_each: impl Fn()) {
+        let untold = std::mem::take(&mut *self.lock_untold());
+        for report in untold {
+            self.settle(report);
+            after_each();
         }
     }
 
-    /// A record that is not taken.
-    pub(super) fn refuse(&self, waiting: Waiting, why: PublishError) {
-        self.tally.stats.record_error(&why.to_string());
-        waiting.tell(Err(why));
+    fn settle(&self, report: Report) {
+        let outcome = report.outcome();
+        match &outcome {
+            Ok(_) => self.tally.stats.add_handled(1),
+            Err(error) => self.tally.stats.record_error(&error.to_string()),
+        }
+        report.waiting.tell(outcome);
     }
 
     /// A list that is whole at any time.
-    fn lock_untold(&self) -> MutexGuard<'_, Vec<Told>> {
+    fn lock_untold(&self) -> MutexGuard<'_, Vec<Report>> {
         self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,28 +121,77 @@ impl ClientContext for Deliveries {
     }
 }
 
+/// What became of a record, as librdkafka says it.
+pub(super) struct Report {
+    code: RDKafkaErrorCode,
+    partition: i32,
+    offset: i64,
+    waiting: Box<Waiting>,
+}
+
+impl Report {
+    /// `place` are its partition and its offset there.
+    pub(super) fn new(code: RDKafkaErrorCode, (partition, offset): (i32, i64), waiting: Box<Waiting>) -> Self {
+        Self {
+            code,
+            partition,
+            offset,
+            waiting,
+        }
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.code {
+            // librdkafka reports as delivered what was sent before a record that was acknowledged, although a broker that
+            // knows nothing of this producer yet takes that one after it refused what came before
+            // (<https://github.com/confluentinc/confluent-kafka-go/issues/921>). An offset is only told by an answer of its own;
+            // or, a false one, where the broker says that it has had the record before.
+            RDKafkaErrorCode::NoError if self.offset < 0 => Err(PublishError::Passed),
+            RDKafkaErrorCode::NoError => Ok(Delivery {
+                partition: self.partition,
+                offset: self.offset,
+            }),
+            code => Err(PublishError::from(KafkaError::MessageProduction(code))),
+        }
+    }
+}
+
 /// A record that librdkafka does not have yet.
 pub(super) struct Held {
     pub(super) publish: Publish,
     pub(super) counted: Counted,
 }
 
-/// Who waits for a record's acknowledgement.
+impl Held {
+    /// There is no room for it.
+    pub(super) fn refuse(self, why: PublishError) {
+        self.counted.0.stats.record_error(&why.to_string());
+        // Who asked may have stopped waiting.
+        let _ = self.publish.reply.send(Err(why));
+    }
+}
+
+/// Who waits for the acknowledgement of a record that librdkafka has.
 pub(super) struct Waiting {
     reply: Reply,
-    _under_way: UnderWay,
+    under_way: UnderWay,
 }
 
 type Reply = oneshot::Sender<Outcome>;
 
 impl Waiting {
-    /// From now on librdkafka has the record.
     pub(super) fn new(reply: Reply, counted: Counted) -> Self {
-        let _under_way = UnderWay::new(counted);
-        Self { reply, _under_way }
+        let under_way = UnderWay::new(counted);
+        Self { reply, under_way }
     }
 
-    pub(super) fn tell(self, outcome: Outcome) {
+    /// librdkafka does not take the record after all.
+    pub(super) fn refuse(self, why: PublishError) {
+        self.under_way.0.0.stats.record_error(&why.to_string());
+        self.tell(Err(why));
+    }
+
+    fn tell(self, outcome: Outcome) {
         // Who asked may have stopped waiting.
         let _ = self.reply.send(outcome);
     }

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::BaseRecord;
 
 use super::deliveries::{Deliveries, Held, Waiting};
 use super::native::{NativeProducer, Record};
 use super::waves::{Turn, Waves};
 use super::{Publish, PublishError};
+
+/// How often it is looked for what has been held back for long, and what the client has to say: statistics, errors.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The way of a record from the one who sends it to librdkafka's queue.
 pub(super) struct Line {
@@ -35,26 +37,30 @@ impl Line {
             Turn::Now(record) => self.produce(record),
             Turn::Held => {}
             Turn::Wave(wave) => self.hand_on_from(wave),
-            Turn::Full(Held { publish, counted }) => {
-                deliveries.refuse(Waiting::new(publish.reply, counted), PublishError::QueueFull);
-            }
+            Turn::Full(record) => record.refuse(PublishError::QueueFull),
         }
     }
 
-    /// Serves the client: what it has to say, outcomes that nobody was told yet, and what is held back. Waits for so long, or
-    /// until there is something to tell or to hand on. To be called over and over by the thread that [`Deliveries`] reports through.
-    pub(super) fn serve(&self, wait: Duration) {
-        thread::park_timeout(wait);
-        self.producer.poll();
+    /// Tells what is untold and hands on what is its turn, as often as there is something, and until `until` at most; looks then
+    /// what the client has to say, and what has been held back for long. Answers when that is to be looked at again. To be called over
+    /// and over, by the thread that [`Deliveries`] wakes.
+    pub(super) fn serve(&self, until: Instant) -> Instant {
+        thread::park_timeout(until.saturating_duration_since(Instant::now()));
         self.tell();
+        let now = Instant::now();
+        if now < until {
+            return until;
+        }
+        self.producer.poll();
         let deliveries = self.producer.deliveries();
         if let Some(wave) = deliveries.waves.overdue(|| deliveries.under_way()) {
             self.hand_on_from(wave);
         }
+        now + LOOK_EVERY
     }
 
-    /// Tells what has been left untold.
-    pub(super) fn tell(&self) {
+    /// Tells what is untold, and hands on what is its turn.
+    fn tell(&self) {
         self.hand_on();
         self.producer.deliveries().tell(|| self.hand_on());
     }
@@ -112,13 +118,16 @@ impl Line {
             headers,
             reply,
         } = publish;
-        let mut record: Record<'_> =
-            BaseRecord::with_opaque_to(&topic, Box::new(Waiting::new(reply, counted))).headers(headers);
-        record.partition = partition;
-        record.key = key.as_deref();
-        record.payload = value.as_deref();
+        let record = Record {
+            topic: &topic,
+            partition,
+            key: key.as_deref(),
+            value: value.as_deref(),
+            headers,
+            waiting: Waiting::new(reply, counted),
+        };
         if let Err((error, waiting)) = self.producer.send(record) {
-            self.producer.deliveries().refuse(waiting, error.into());
+            waiting.refuse(error.into());
         }
     }
 }
@@ -183,7 +192,6 @@ mod tests {
         let (line, stats) = line(brokers);
         let outcomes = (0..RECORDS).map(|_| send(&line, 0)).collect();
         assert!(line.producer.deliveries().under_way() < RECORDS, "some are held back");
-        assert_eq!(stats.queue_depth.load(Relaxed), RECORDS as i64);
         (line, stats, outcomes)
     }
 
@@ -193,6 +201,19 @@ mod tests {
         mock
     }
 
+    /// A record is told of before it is no longer counted.
+    fn assert_none_is_under_way(stats: &ActorStats) {
+        let end = Instant::now() + PATIENCE;
+        while stats.queue_depth.load(Relaxed) != 0 {
+            assert!(
+                Instant::now() < end,
+                "{} are under way",
+                stats.queue_depth.load(Relaxed)
+            );
+            thread::yield_now();
+        }
+    }
+
     /// In the order in which they were sent.
     fn assert_all_are_stored(stats: &ActorStats, outcomes: Vec<Outcome>) {
         let offsets = outcomes.into_iter().map(|mut outcome| {
@@ -200,7 +221,7 @@ mod tests {
             told.expect("it is stored").offset
         });
         assert!(offsets.eq(0..RECORDS as i64));
-        assert_eq!(stats.queue_depth.load(Relaxed), 0);
+        assert_none_is_under_way(stats);
     }
 
     /// Without [`Line::serve`], which would look at what has been held back for long.
@@ -225,7 +246,7 @@ mod tests {
             let told = send(&line, 0).blocking_recv().expect("it is told");
             assert_eq!(told.expect("it is stored"), Delivery { partition: 0, offset });
         }
-        assert_eq!(stats.queue_depth.load(Relaxed), 0);
+        assert_none_is_under_way(&stats);
     }
 
     /// librdkafka tells its interceptor of such a record, and refuses it as well.
@@ -243,7 +264,28 @@ mod tests {
             ),
             "{refused:?}"
         );
-        assert_eq!(stats.queue_depth.load(Relaxed), 0);
+        assert_none_is_under_way(&stats);
+    }
+
+    /// However often somebody is woken meanwhile.
+    #[test]
+    fn what_is_held_back_waits_for_its_turn() {
+        let (line, _, _outcomes) = filled("127.0.0.1:1");
+        let under_way = line.producer.deliveries().under_way();
+        let until = Instant::now() + PATIENCE;
+        for _ in 0..10 {
+            thread::current().unpark();
+            assert_eq!(line.serve(until), until);
+        }
+        assert_eq!(line.producer.deliveries().under_way(), under_way);
+        let again = line.serve(Instant::now());
+        assert_eq!(line.producer.deliveries().under_way(), under_way, "it has just come");
+        assert!(line.serve(again) > again);
+        assert_eq!(
+            line.producer.deliveries().under_way(),
+            RECORDS,
+            "those under way are stuck"
+        );
     }
 
     #[test]
@@ -256,7 +298,8 @@ mod tests {
 
     #[test]
     fn a_flush_ends_and_whoever_waits_hears_of_the_end() {
-        let (line, _, outcomes) = filled("127.0.0.1:1");
+        let (line, stats, outcomes) = filled("127.0.0.1:1");
+        assert_eq!(stats.queue_depth.load(Relaxed), RECORDS as i64);
         assert!(line.flush(Duration::from_millis(100)).is_err());
         drop(line);
         for mut outcome in outcomes {

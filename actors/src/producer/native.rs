@@ -12,17 +12,24 @@ use rdkafka::ClientConfig;
 use rdkafka::bindings as sys;
 use rdkafka::client::{Client, ClientContext as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::BaseRecord;
+use rdkafka::message::OwnedHeaders;
 use rdkafka::types::RDKafkaType;
-use rdkafka::util::IntoOpaque as _;
 use tracing::{debug, warn};
 
-use super::deliveries::{Deliveries, Waiting};
+use super::deliveries::{Deliveries, Report, Waiting};
 
 /// A record, and who waits for it.
-pub(super) type Record<'a> = BaseRecord<'a, [u8], [u8], Box<Waiting>>;
+pub(super) struct Record<'a> {
+    pub(super) topic: &'a str,
+    /// `None`: the key decides.
+    pub(super) partition: Option<i32>,
+    pub(super) key: Option<&'a [u8]>,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) headers: OwnedHeaders,
+    pub(super) waiting: Waiting,
+}
 
-/// How long dropping a producer waits until all who wait have been told.
+/// How long it may take until librdkafka has told of all that it was made to give up.
 const PURGE_TIMEOUT: Duration = Duration::from_millis(500);
 
 const NAME: &CStr = c"hookmill";
@@ -34,7 +41,7 @@ const BY_THE_KEY: i32 = -1;
 
 thread_local! {
     /// Who waits for the record that this thread is just handing over.
-    static HANDING_OVER: Cell<*mut c_void> = const { Cell::new(ptr::null_mut()) };
+    static HANDING_OVER: Cell<*mut Waiting> = const { Cell::new(ptr::null_mut()) };
 }
 
 /// Dropping it gives up what is under way.
@@ -47,18 +54,24 @@ impl NativeProducer {
     pub(super) fn new(config: &ClientConfig, deliveries: Deliveries) -> Result<Self, KafkaError> {
         let native = config.create_native_config()?;
         let conf = native.ptr();
+        let mut hears = false;
         // SAFETY: `conf` lives until the client takes it. What the callbacks get is the context that `Client::new` sets there, an
-        // `Arc` which the client drops after librdkafka's threads have ended.
+        // `Arc` which the client drops after librdkafka's threads have ended; only `on_new`, which `Client::new` calls, gets `hears`.
         let added = unsafe {
             sys::rd_kafka_conf_set_log_cb(conf, Some(on_log));
             sys::rd_kafka_conf_set_stats_cb(conf, Some(on_statistics));
             sys::rd_kafka_conf_set_error_cb(conf, Some(on_error));
-            sys::rd_kafka_conf_interceptor_add_on_new(conf, NAME.as_ptr(), Some(on_new), ptr::null_mut())
+            sys::rd_kafka_conf_interceptor_add_on_new(conf, NAME.as_ptr(), Some(on_new), (&raw mut hears).cast())
         };
         if added != OK {
             return Err(KafkaError::ClientCreation(RDKafkaErrorCode::from(added).to_string()));
         }
         let client = Client::new(config, native, RDKafkaType::RD_KAFKA_PRODUCER, deliveries)?;
+        // librdkafka only logs what `on_new` answers.
+        if !hears {
+            let why = "librdkafka takes nobody who hears of acknowledgements";
+            return Err(KafkaError::ClientCreation(why.to_owned()));
+        }
         Ok(Self { client })
     }
 
@@ -89,26 +102,22 @@ impl NativeProducer {
 
     /// Hands a record to librdkafka, which copies it. Where it is not taken, who waits comes back, and has not been told.
     pub(super) fn send(&self, record: Record<'_>) -> Result<(), (KafkaError, Waiting)> {
-        let BaseRecord {
+        let Record {
             topic,
             partition,
-            payload,
             key,
+            value,
             headers,
-            delivery_opaque: waiting,
-            ..
+            waiting,
         } = record;
         let topic = match CString::new(topic) {
             Ok(topic) => topic,
-            Err(error) => return Err((error.into(), *waiting)),
+            Err(error) => return Err((error.into(), waiting)),
         };
-        let (payload, payload_len) = bytes(payload);
+        let (value, value_len) = bytes(value);
         let (key, key_len) = bytes(key);
-        let native_headers = headers
-            .as_ref()
-            .map_or(ptr::null(), |headers| from_ref(headers.as_borrowed()));
-        let waiting = waiting.into_ptr();
-        HANDING_OVER.set(waiting);
+        let waiting = Box::into_raw(Box::new(waiting));
+        let outer = HANDING_OVER.replace(waiting);
         // SAFETY: each tag is followed by what `rdkafka.h` says it takes; texts and bytes are copied before this returns.
         let error = unsafe {
             use sys::rd_kafka_vtype_t as vtype;
@@ -121,22 +130,22 @@ impl NativeProducer {
                 vtype::RD_KAFKA_VTYPE_MSGFLAGS,
                 sys::RD_KAFKA_MSG_F_COPY,
                 vtype::RD_KAFKA_VTYPE_VALUE,
-                payload,
-                payload_len,
+                value,
+                value_len,
                 vtype::RD_KAFKA_VTYPE_KEY,
                 key,
                 key_len,
                 vtype::RD_KAFKA_VTYPE_OPAQUE,
-                waiting,
+                waiting.cast::<c_void>(),
                 vtype::RD_KAFKA_VTYPE_HEADERS,
-                native_headers,
+                from_ref(headers.as_borrowed()),
                 vtype::RD_KAFKA_VTYPE_END,
             )
         };
-        HANDING_OVER.set(ptr::null_mut());
+        HANDING_OVER.set(outer);
         if error != OK {
             // SAFETY: librdkafka keeps nothing of a record that it does not take, and `on_acknowledgement` left this alone.
-            let waiting: Box<Waiting> = unsafe { Box::from_ptr(waiting) };
+            let waiting = unsafe { Box::from_raw(waiting) };
             return Err((KafkaError::MessageProduction(error.into()), *waiting));
         }
         // They are librdkafka's now.
@@ -148,11 +157,16 @@ impl NativeProducer {
 impl Drop for NativeProducer {
     fn drop(&mut self) {
         let all = sys::RD_KAFKA_PURGE_F_QUEUE | sys::RD_KAFKA_PURGE_F_INFLIGHT;
-        // SAFETY: the client lives.
-        unsafe { sys::rd_kafka_purge(self.client.native_ptr(), all) };
-        if let Err(error) = self.flush(PURGE_TIMEOUT) {
+        let give_up = || {
+            // SAFETY: the client lives.
+            unsafe { sys::rd_kafka_purge(self.client.native_ptr(), all) };
+            self.flush(PURGE_TIMEOUT)
+        };
+        // What a connection that broke meanwhile has put back into a partition's queue, librdkafka would forget without a word.
+        if let Err(error) = give_up().or_else(|_| give_up()) {
             warn!(%error, "not all records of a Kafka producer were given up at its end");
         }
+        self.deliveries().tell(|| ());
     }
 }
 
@@ -166,23 +180,31 @@ fn millis(time: Duration) -> c_int {
 }
 
 /// # Safety
-/// librdkafka calls it while it makes the client.
+/// librdkafka calls it while it makes the client; `hears` is a `bool`.
 unsafe extern "C" fn on_new(
     client: *mut sys::rd_kafka_t,
     _: *const sys::rd_kafka_conf_t,
-    _: *mut c_void,
+    hears: *mut c_void,
     _: *mut c_char,
     _: usize,
 ) -> sys::rd_kafka_resp_err_t {
     // SAFETY: the client is being made, and has its configuration already.
     unsafe {
         let deliveries = sys::rd_kafka_opaque(client);
-        sys::rd_kafka_interceptor_add_on_acknowledgement(client, NAME.as_ptr(), Some(on_acknowledgement), deliveries)
+        let added = sys::rd_kafka_interceptor_add_on_acknowledgement(
+            client,
+            NAME.as_ptr(),
+            Some(on_acknowledgement),
+            deliveries,
+        );
+        *hears.cast::<bool>() = added == OK;
+        added
     }
 }
 
-/// Called once for each record, from one of librdkafka's threads, which may hold a lock of its own; or, where there is no
-/// such partition, from within [`NativeProducer::send`], which then gives back who waits.
+/// Called once for each record, when nothing more will become of it, mostly from one of librdkafka's threads, which may hold a
+/// lock of its own; but for a record that librdkafka does not take after all, as there is no such topic or partition, from
+/// within [`NativeProducer::send`], which then gives back who waits. A panic in here would end the process.
 ///
 /// # Safety
 /// `record` was sent by [`NativeProducer::send`], `deliveries` is the client's context.
@@ -191,14 +213,24 @@ unsafe extern "C" fn on_acknowledgement(
     record: *mut sys::rd_kafka_message_t,
     deliveries: *mut c_void,
 ) -> sys::rd_kafka_resp_err_t {
-    // SAFETY: librdkafka keeps the record while this runs, and the client its context.
-    let (record, deliveries) = unsafe { (&*record, &*deliveries.cast::<Deliveries>()) };
-    if HANDING_OVER.get() != record._private {
-        // SAFETY: it was made by `into_ptr` for this record, whose only call this is.
-        let waiting = unsafe { Box::from_ptr(record._private) };
-        deliveries.report(record.err.into(), record.partition, record.offset, waiting);
+    // SAFETY: librdkafka keeps the record while this runs, and the client its context. The code is read as the number that it
+    // is on the wire: of the enumeration some are missing.
+    let (waiting, code, place, deliveries) = unsafe {
+        let waiting = (*record)._private.cast::<Waiting>();
+        let code = (&raw const (*record).err).cast::<i32>().read();
+        let place = ((*record).partition, (*record).offset);
+        (waiting, code, place, &*deliveries.cast::<Deliveries>())
+    };
+    if HANDING_OVER.get() != waiting {
+        // SAFETY: it was made by `into_raw` for this record, whose only call this is.
+        let waiting = unsafe { Box::from_raw(waiting) };
+        deliveries.report(Report::new(error_code(code), place, waiting));
     }
     OK
+}
+
+fn error_code(code: c_int) -> RDKafkaErrorCode {
+    sys::rd_kafka_resp_err_t::try_from(code).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from)
 }
 
 /// # Safety
@@ -237,6 +269,5 @@ unsafe extern "C" fn on_statistics(
 unsafe extern "C" fn on_error(_: *mut sys::rd_kafka_t, code: c_int, reason: *const c_char, deliveries: *mut c_void) {
     // SAFETY: the text ends with a NUL, and lives while this runs; the client keeps its context.
     let (deliveries, reason) = unsafe { (&*deliveries.cast::<Deliveries>(), CStr::from_ptr(reason)) };
-    let code = sys::rd_kafka_resp_err_t::try_from(code).map_or(RDKafkaErrorCode::Unknown, RDKafkaErrorCode::from);
-    deliveries.error(KafkaError::Global(code), reason.to_string_lossy().trim());
+    deliveries.error(KafkaError::Global(error_code(code)), reason.to_string_lossy().trim());
 }
