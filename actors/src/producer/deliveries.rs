@@ -32,7 +32,7 @@ type Outcome = Result<Delivery, PublishError>;
 /// What is counted of a client's records.
 struct Tally {
     stats: Arc<ActorStats>,
-    /// Records that librdkafka has and nobody has been told of.
+    /// Records that librdkafka has, or whose outcome nobody was told yet.
     under_way: AtomicUsize,
 }
 
@@ -59,7 +59,7 @@ impl Deliveries {
         Held { publish, counted }
     }
 
-    /// How many records librdkafka has.
+    /// Records that librdkafka has, or whose outcome nobody was told yet.
     pub(super) fn under_way(&self) -> usize {
         self.tally.under_way.load(Relaxed)
     }
