@@ -41,9 +41,9 @@ impl Line {
         }
     }
 
-    /// Tells what is untold and hands on what is its turn, as often as there is something, and until `until` at most; looks then
-    /// what the client has to say, and what has been held back for long. Answers when that is to be looked at again. To be called over
-    /// and over, by the thread that [`Deliveries`] wakes.
+    /// Waits until [`Deliveries`] wakes this thread, and until `until` at most; tells what is untold, and hands on what is its turn.
+    /// When `until` has come it also looks what the client has to say and what has been held back for long. Answers with what
+    /// `until` is to be next: to be called over and over.
     pub(super) fn serve(&self, until: Instant) -> Instant {
         thread::park_timeout(until.saturating_duration_since(Instant::now()));
         self.tell();
