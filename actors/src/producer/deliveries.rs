@@ -21,7 +21,7 @@ pub(super) struct Deliveries {
     pub(super) reach: Reach,
     pub(super) waves: Waves<Held>,
     tally: Arc<Tally>,
-    /// What the reporter shall tell.
+    /// What the reporter shall tell: no more than there are who wait.
     untold: Mutex<Vec<Report>>,
     /// The thread that serves the client.
     reporter: OnceLock<Thread>,

@@ -155,6 +155,7 @@ mod tests {
 
     use super::*;
     use crate::producer::Delivery;
+    use crate::producer::waves::MANY;
     use crate::stats::ActorStats;
 
     type Outcome = oneshot::Receiver<Result<Delivery, PublishError>>;
@@ -164,6 +165,9 @@ mod tests {
 
     /// More than go at once.
     const RECORDS: usize = 200;
+
+    /// These need nobody who serves, unless they were left to him when there were more.
+    const FEW: i64 = MANY as i64 - 1;
 
     /// A line that nobody serves.
     fn line(brokers: &str) -> (Line, Arc<ActorStats>) {
@@ -201,6 +205,16 @@ mod tests {
         mock
     }
 
+    fn told(mut outcome: Outcome) -> Result<Delivery, PublishError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match outcome.try_recv() {
+                Err(oneshot::error::TryRecvError::Empty) if Instant::now() < end => thread::yield_now(),
+                told => return told.expect("it is told"),
+            }
+        }
+    }
+
     /// A record is told of before it is no longer counted.
     fn assert_none_is_under_way(stats: &ActorStats) {
         let end = Instant::now() + PATIENCE;
@@ -224,15 +238,19 @@ mod tests {
         assert_none_is_under_way(stats);
     }
 
-    /// Without [`Line::serve`], which would look at what has been held back for long.
+    /// Whoever serves is woken for each of them: it does not wait until it looks for what has been held back for long.
     #[test]
     fn reports_alone_hand_on_what_is_held_back() {
         let mock = mock();
         let (line, stats, outcomes) = filled(&mock.bootstrap_servers());
-        let end = Instant::now() + PATIENCE;
-        while stats.queue_depth.load(Relaxed) > 0 && Instant::now() < end {
-            thread::sleep(Duration::from_millis(1));
+        line.client().context().report_through(thread::current());
+        let until = Instant::now() + PATIENCE;
+        while stats.queue_depth.load(Relaxed) > FEW {
+            assert_eq!(line.serve(until), until, "nobody was woken");
+        }
+        while stats.queue_depth.load(Relaxed) > 0 && Instant::now() < until {
             line.tell();
+            thread::yield_now();
         }
         assert_all_are_stored(&stats, outcomes);
     }
@@ -243,7 +261,7 @@ mod tests {
         let mock = mock();
         let (line, stats) = line(&mock.bootstrap_servers());
         for offset in 0..3 {
-            let told = send(&line, 0).blocking_recv().expect("it is told");
+            let told = told(send(&line, 0));
             assert_eq!(told.expect("it is stored"), Delivery { partition: 0, offset });
         }
         assert_none_is_under_way(&stats);
@@ -254,8 +272,7 @@ mod tests {
     fn a_record_of_no_partition_is_refused_once() {
         let mock = mock();
         let (line, stats) = line(&mock.bootstrap_servers());
-        let there = send(&line, 0).blocking_recv().expect("it is told");
-        there.expect("the topic's partitions are known");
+        told(send(&line, 0)).expect("the topic's partitions are known");
         let refused = send(&line, 7).try_recv().expect("it is told at once");
         assert!(
             matches!(

@@ -167,13 +167,16 @@ mod tests {
         assert_eq!(waves.arrive('a', || MANY), Turn::Held);
         assert_eq!(waves.next(|| MANY), None);
         assert_eq!(waves.arrive('b', || MANY), Turn::Held);
+        assert!(!waves.are_due(|| MANY) && waves.are_due(|| FEW));
         assert_eq!(waves.next(|| FEW), Some(vec!['a', 'b']));
+        assert!(!waves.are_due(|| FEW), "there are none");
         assert_eq!(waves.next(|| 0), None);
         assert_eq!(waves.follow(|| MANY), None);
         assert!(waves.are_over());
         assert_eq!(waves.arrive('c', || MANY), Turn::Held);
         assert_eq!(waves.arrive('d', || FEW), Turn::Wave(vec!['c', 'd']));
         assert_eq!(waves.arrive('e', || FEW), Turn::Held, "it would overtake them");
+        assert!(!waves.are_due(|| FEW), "somebody else's");
         assert_eq!(waves.follow(|| 0), Some(vec!['e']));
         assert_eq!(waves.follow(|| 0), None);
         assert_eq!(waves.arrive('f', || FEW), Turn::Now('f'));
