@@ -11,7 +11,7 @@ use hookmill_schema::offsets::{self, OffsetRow};
 use hookmill_schema::shard::{self, Pool};
 
 use crate::health::Health;
-use crate::kafka::{Probe, TopicSettings, Watermarks};
+use crate::kafka::{Probe, TopicSettings};
 use crate::partition_table::PartitionTable;
 use crate::supervision::Life;
 
@@ -90,16 +90,16 @@ impl LagWatcher {
 
     fn look_at_kafka(&mut self, ctx: &mut Context<Self>) {
         let looks = join(
-            watermarks(self.probe.clone(), self.settings.topics.clone()),
+            ends(self.probe.clone(), self.settings.topics.clone()),
             reach(self.probe.clone(), self.settings.asked_about.clone()),
         );
-        ctx.spawn(looks.into_actor(self).map(|(marks, reached), act, ctx| {
-            let problem = marks.iter().find_map(|result| result.as_ref().err().cloned());
+        ctx.spawn(looks.into_actor(self).map(|(ends, reached), act, ctx| {
+            let problem = ends.iter().find_map(|result| result.as_ref().err().cloned());
             act.health.checked("kafka", reached.err().or(problem));
-            for result in marks {
-                for (topic, partition, marks) in act.keep(result, "Kafka") {
+            for result in ends {
+                for (topic, partition, high) in act.keep(result, "Kafka") {
                     if let Some(stats) = act.table.get(&topic, partition) {
-                        stats.observed_high(marks.high);
+                        stats.observed_high(high);
                     }
                 }
             }
@@ -151,16 +151,17 @@ async fn reach(probe: Probe, topic: String) -> Result<(), String> {
     answer.map(|_| ()).map_err(|error| error.to_string())
 }
 
-async fn watermarks(probe: Probe, topics: Vec<TopicSettings>) -> Vec<Result<Vec<(String, i32, Watermarks)>, String>> {
+/// By topic, where its partitions end.
+async fn ends(probe: Probe, topics: Vec<TopicSettings>) -> Vec<Result<Vec<(String, i32, i64)>, String>> {
     join_all(topics.into_iter().map(|topic| {
         let probe = probe.clone();
         async move {
-            let marks = probe.all_watermarks(&topic.name, topic.partitions, ANSWER).await;
-            let marks = marks.map_err(|error| format!("topic {}: {error}", topic.name))?;
-            Ok(marks
+            let ends = probe.high_watermarks(&topic.name, topic.partitions, ANSWER).await;
+            let ends = ends.map_err(|error| format!("topic {}: {error}", topic.name))?;
+            Ok(ends
                 .into_iter()
                 .zip(0..)
-                .map(|(m, partition)| (topic.name.clone(), partition, m))
+                .map(|(high, partition)| (topic.name.clone(), partition, high))
                 .collect())
         }
     }))

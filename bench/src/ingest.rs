@@ -220,11 +220,11 @@ impl Bench {
     async fn on_topics(&self) -> Result<u64> {
         let mut sum = 0;
         for (topic, partitions) in self.topics.both() {
-            let marks = self
+            let ends = self
                 .probe
-                .all_watermarks(topic, *partitions, Duration::from_secs(20))
+                .high_watermarks(topic, *partitions, Duration::from_secs(20))
                 .await?;
-            sum += marks.iter().map(|marks| marks.high).sum::<i64>();
+            sum += ends.iter().sum::<i64>();
         }
         Ok(u64::try_from(sum)?)
     }

@@ -133,10 +133,12 @@ async fn prepare(config: &Config) -> Result<(PipelineSettings, Probe, Vec<Pool>)
     }
     topics::properties(config).await?;
     let (probe, cluster) = topics::reach(config).await?;
-    look_at_topics(config, &probe).await?;
+    let complete = look_at_topics(config, &probe).await?;
     patiently(config, async || look_at_shards(config, &shard_urls, &cluster).await).await?;
 
-    ensure_topics(config, &probe).await?;
+    if !complete {
+        create_topics(config, &probe).await?;
+    }
     patiently(config, async || ready_shards(config, &shard_urls, &cluster).await).await?;
     let pools = shard_urls.iter().map(|url| shard::pool(url, &connect)).collect();
     if config.writes()
@@ -177,16 +179,17 @@ fn certificates(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn look_at_topics(config: &Config, probe: &Probe) -> Result<()> {
+/// Whether all of them are there.
+async fn look_at_topics(config: &Config, probe: &Probe) -> Result<bool> {
+    let mut complete = true;
     for (topic, finding) in topics::examine(config, probe).await? {
         if finding == Finding::Missing && config.kafka.create_topics {
-            continue;
-        }
-        if let Some(why) = topics::explain(config, &topic, &finding) {
+            complete = false;
+        } else if let Some(why) = topics::explain(config, &topic, &finding) {
             bail!(why);
         }
     }
-    Ok(())
+    Ok(complete)
 }
 
 /// Tries again while a shard does not answer, for at most `postgres.start_timeout`: it may be recovering, or failing over,
@@ -280,19 +283,12 @@ fn other_shard(index: usize) -> String {
     format!("shard {index} (postgres.shard_urls) is not what this configuration takes it for")
 }
 
-async fn ensure_topics(config: &Config, probe: &Probe) -> Result<()> {
-    if config.kafka.create_topics {
-        let created = topics::create_missing(config).await?;
-        if !created.is_empty() {
-            info!(?created, "topics created");
-        }
+async fn create_topics(config: &Config, probe: &Probe) -> Result<()> {
+    let created = topics::create_missing(config).await?;
+    if !created.is_empty() {
+        info!(?created, "topics created");
     }
-    let findings = if config.kafka.create_topics {
-        topics::settled(config, probe).await?
-    } else {
-        topics::examine(config, probe).await?
-    };
-    for (topic, finding) in findings {
+    for (topic, finding) in topics::settled(config, probe).await? {
         if let Some(why) = topics::explain(config, &topic, &finding) {
             bail!(why);
         }

@@ -50,15 +50,10 @@ pub fn not_accepted(config: &Config, error: &KafkaError) -> anyhow::Error {
 
 /// Each topic with its finding.
 pub async fn examine(config: &Config, probe: &Probe) -> Result<Vec<(TopicSettings, Finding)>> {
-    let (limit, kafka) = (config.ingest.body_limit, config.kafka()?);
-    let mut findings = Vec::new();
-    for topic in config.topics.all() {
-        let finding = topics::examine(probe, &kafka, &topic, limit, PATIENCE)
-            .await
-            .with_context(|| format!("the brokers did not describe topic {}", topic.name))?;
-        findings.push((topic, finding));
-    }
-    Ok(findings)
+    let (topics, kafka, limit) = (config.topics.all(), config.kafka()?, config.ingest.body_limit);
+    let findings = topics::examine(probe, &kafka, &topics, limit, PATIENCE).await;
+    let findings = findings.context("the brokers did not describe the topics")?;
+    Ok(topics.into_iter().zip(findings).collect())
 }
 
 /// Why a topic cannot be used, for people; `None` if it can.

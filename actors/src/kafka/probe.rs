@@ -11,6 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::ProducerContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
 
 use super::{KafkaSettings, REPORT_EVERY_MS, Reach, told, topic_id};
 
@@ -169,21 +170,22 @@ impl Probe {
         .await
     }
 
-    /// The watermarks of partitions `0..partitions`, in order.
-    pub async fn all_watermarks(
+    /// The offset that the next record of each of the partitions `0..partitions` will get, in order: one question to each broker,
+    /// however many partitions there are.
+    pub async fn high_watermarks(
         &self,
         topic: &str,
         partitions: i32,
         timeout: Duration,
-    ) -> Result<Vec<Watermarks>, ProbeError> {
-        let topic = topic.to_owned();
+    ) -> Result<Vec<i64>, ProbeError> {
+        let mut ends = TopicPartitionList::new();
+        for partition in 0..partitions {
+            // librdkafka puts into the request what stands for the time: Kafka's "latest" is the same number.
+            ends.add_partition_offset(topic, partition, Offset::End)?;
+        }
         self.ask(move |client| {
-            (0..partitions)
-                .map(|p| {
-                    let (low, high) = client.fetch_watermarks(&topic, p, timeout)?;
-                    Ok(Watermarks { low, high })
-                })
-                .collect()
+            let found = client.offsets_for_times(ends, timeout)?;
+            found.elements().iter().map(high_watermark).collect()
         })
         .await
     }
@@ -231,6 +233,15 @@ impl Probe {
             Ok(Some((partitions, i32::try_from(replicas).unwrap_or(i32::MAX))))
         })
         .await
+    }
+}
+
+fn high_watermark(found: &TopicPartitionListElem<'_>) -> Result<i64, ProbeError> {
+    found.error()?;
+    match found.offset() {
+        Offset::Offset(offset) => Ok(offset),
+        // The broker left the partition out of its answer.
+        _ => Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset).into()),
     }
 }
 

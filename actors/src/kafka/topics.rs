@@ -1,12 +1,16 @@
 //! The topics must exist, with the configured number of partitions, before anything starts: a key's partition decides
 //! its shard, so a topic of another size would send users to other shards.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use super::probe::TopicShape;
 use super::settings::Keep;
 use super::{KafkaSettings, Probe, ProbeError, TopicSettings, is_dead_letter_topic};
 
@@ -62,34 +66,69 @@ pub fn producer_limit(body_limit: usize) -> usize {
     body_limit.saturating_add(2 * ENVELOPE_BYTES)
 }
 
-/// Compares `topic` with what the brokers have; it must let the events of bodies up to `body_limit` through.
+/// Compares each of `topics` with what the brokers have; it must let the events of bodies up to `body_limit` through.
 pub async fn examine(
     probe: &Probe,
     settings: &KafkaSettings,
-    topic: &TopicSettings,
+    topics: &[TopicSettings],
     body_limit: usize,
     timeout: Duration,
-) -> Result<Finding, ProbeError> {
-    let shape = probe.shape(&topic.name, timeout).await?;
-    let finding = compare(shape, settings.replication, topic.partitions);
-    if matches!(finding, Finding::Missing | Finding::OtherPartitions { .. }) {
-        return Ok(finding);
+) -> Result<Vec<Finding>, ProbeError> {
+    let mut shapes = Vec::with_capacity(topics.len());
+    for topic in topics {
+        shapes.push(probe.shape(&topic.name, timeout).await?);
     }
+    let there = topics.iter().zip(&shapes).filter(|(_, shape)| shape.is_some());
+    let names: Vec<&str> = there.map(|(topic, _)| topic.name.as_str()).collect();
+    let limits = limits(settings, &names, timeout).await?;
+    let findings = topics.iter().zip(shapes).map(|(topic, shape)| {
+        let limits = limits.get(&topic.name).cloned().unwrap_or_default();
+        let needed = record_limit(&topic.name, body_limit);
+        compare(shape, &limits, topic.partitions, settings.replication, needed)
+    });
+    Ok(findings.collect())
+}
+
+/// Of a topic's own settings, as far as the brokers say them.
+#[derive(Clone, Default)]
+struct Limits {
+    /// `max.message.bytes`.
+    record: Option<usize>,
+    /// `min.insync.replicas`.
+    replicas: Option<usize>,
+}
+
+/// By topic.
+async fn limits(
+    settings: &KafkaSettings,
+    topics: &[&str],
+    timeout: Duration,
+) -> Result<BTreeMap<String, Limits>, KafkaError> {
+    if topics.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let topics: Vec<_> = topics.iter().copied().map(ResourceSpecifier::Topic).collect();
     let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
-    let described = admin
-        .describe_configs(&[ResourceSpecifier::Topic(&topic.name)], &options)
-        .await?;
-    let number = |key: &str| {
-        let mut described = described.iter().flatten();
-        described.find_map(|resource| resource.get(key)?.value.as_ref()?.parse::<usize>().ok())
-    };
-    let replicas = shape.map_or(1, |(_, replicas)| replicas);
-    Ok(match (number("max.message.bytes"), number("min.insync.replicas")) {
-        (Some(actual), _) if actual < record_limit(&topic.name, body_limit) => Finding::SmallRecords { actual },
-        (_, Some(1)) if finding == Finding::Fits && replicas > 1 => Finding::OneAcknowledges { replicas },
-        _ => finding,
-    })
+    let described = admin.describe_configs(&topics, &options).await?;
+    give_up(admin);
+    let limits = described.into_iter().flatten().filter_map(|resource| {
+        let number = |key: &str| resource.get(key)?.value.as_ref()?.parse().ok();
+        let limits = Limits {
+            record: number("max.message.bytes"),
+            replicas: number("min.insync.replicas"),
+        };
+        match resource.specifier {
+            OwnedResourceSpecifier::Topic(name) => Some((name, limits)),
+            OwnedResourceSpecifier::Group(_) | OwnedResourceSpecifier::Broker(_) => None,
+        }
+    });
+    Ok(limits.collect())
+}
+
+/// Nobody waits for the end of its thread, which takes up to 100 ms.
+fn give_up(admin: AdminClient<DefaultClientContext>) {
+    drop(tokio::task::spawn_blocking(move || drop(admin)));
 }
 
 /// The explanation of a topic that does not let large enough records through, for people.
@@ -101,13 +140,23 @@ pub fn small_records(topic: &TopicSettings, actual: usize, body_limit: usize) ->
     )
 }
 
-fn compare(shape: Option<(i32, i32)>, replication: i32, partitions: i32) -> Finding {
-    match shape {
-        None => Finding::Missing,
-        Some((actual, _)) if actual != partitions => Finding::OtherPartitions { actual },
-        Some((_, actual)) if replication > 0 && actual < replication => Finding::FewerReplicas { actual },
-        Some(_) => Finding::Fits,
+fn compare(shape: TopicShape, limits: &Limits, partitions: i32, replication: i32, needed: usize) -> Finding {
+    let Some((actual, replicas)) = shape else {
+        return Finding::Missing;
+    };
+    if actual != partitions {
+        return Finding::OtherPartitions { actual };
     }
+    if let Some(actual) = limits.record.filter(|actual| *actual < needed) {
+        return Finding::SmallRecords { actual };
+    }
+    if replication > 0 && replicas < replication {
+        return Finding::FewerReplicas { actual: replicas };
+    }
+    if replicas > 1 && limits.replicas == Some(1) {
+        return Finding::OneAcknowledges { replicas };
+    }
+    Finding::Fits
 }
 
 /// The explanation of a wrong partition count, for people.
@@ -153,8 +202,10 @@ pub async fn create(
     let options = AdminOptions::new()
         .operation_timeout(Some(timeout))
         .request_timeout(Some(timeout));
+    let results = admin.create_topics(&new, &options).await?;
+    give_up(admin);
     let mut created = Vec::new();
-    for result in admin.create_topics(&new, &options).await? {
+    for result in results {
         match result {
             Ok(name) => created.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -173,9 +224,24 @@ mod tests {
 
     #[test]
     fn findings() {
-        assert_eq!(compare(None, -1, 12), Finding::Missing);
-        assert_eq!(compare(Some((6, 3)), -1, 12), Finding::OtherPartitions { actual: 6 });
-        assert_eq!(compare(Some((12, 1)), 3, 12), Finding::FewerReplicas { actual: 1 });
-        assert_eq!(compare(Some((12, 1)), -1, 12), Finding::Fits);
+        let told = Limits {
+            record: Some(1_000),
+            replicas: Some(1),
+        };
+        let compare = |shape, limits: &Limits, replication| compare(shape, limits, 12, replication, 1_000);
+        assert_eq!(compare(None, &told, -1), Finding::Missing);
+        assert_eq!(compare(Some((6, 3)), &told, -1), Finding::OtherPartitions { actual: 6 });
+        assert_eq!(compare(Some((12, 1)), &told, 3), Finding::FewerReplicas { actual: 1 });
+        assert_eq!(compare(Some((12, 1)), &told, -1), Finding::Fits);
+        assert_eq!(
+            compare(Some((12, 3)), &told, 3),
+            Finding::OneAcknowledges { replicas: 3 }
+        );
+        assert_eq!(compare(Some((12, 3)), &Limits::default(), 3), Finding::Fits);
+        let small = Limits {
+            record: Some(999),
+            ..told
+        };
+        assert_eq!(compare(Some((12, 1)), &small, 3), Finding::SmallRecords { actual: 999 });
     }
 }
