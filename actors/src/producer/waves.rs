@@ -1,10 +1,10 @@
-//! A group commit without a timer: while many records are under way to Kafka, those that come meanwhile are held back, and go
-//! all together when few are left. A request has the records of one partition: so each has more of them, and the broker and
+//! A group commit without a timer: once many records are under way to Kafka, those that come are held back until all of these
+//! have arrived, and go together. A request has the records of one partition: so each has more of them, and the broker and
 //! librdkafka's own thread have fewer requests. Where few are under way nothing waits.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// While so many or more are under way, what comes is held back. With a smaller number records would wait that nothing comes after.
+/// Once so many or more are under way, what comes is held back. With a smaller number records would wait that nothing comes after.
 pub(super) const MANY: usize = 32;
 
 /// Most that are held back: as many as librdkafka takes into its own queue, unless configured. Of their bytes the bodies' memory
@@ -26,6 +26,8 @@ struct State<T> {
     fresh: bool,
     /// So many of those under way have been so for long, and are no reason to hold anything back.
     slow: usize,
+    /// Those under way came to be [`MANY`], and have not all arrived since.
+    many: bool,
 }
 
 /// What becomes of something that came.
@@ -49,6 +51,7 @@ impl<T> Default for Waves<T> {
             last: false,
             fresh: false,
             slow: 0,
+            many: false,
         };
         Self {
             state: Mutex::new(state),
@@ -134,7 +137,8 @@ impl<T> Waves<T> {
 impl<T> State<T> {
     fn may_go(&mut self, under_way: usize) -> bool {
         self.slow = self.slow.min(under_way);
-        self.last || under_way - self.slow < MANY
+        self.many = under_way - self.slow >= if self.many { 1 } else { MANY };
+        self.last || !self.many
     }
 
     fn take(&mut self, under_way: usize) -> Option<Vec<T>> {
@@ -166,15 +170,20 @@ mod tests {
         let waves = Waves::default();
         assert_eq!(waves.arrive('a', || MANY), Turn::Held);
         assert_eq!(waves.next(|| MANY), None);
-        assert_eq!(waves.arrive('b', || MANY), Turn::Held);
-        assert!(!waves.are_due(|| MANY) && waves.are_due(|| FEW));
-        assert_eq!(waves.next(|| FEW), Some(vec!['a', 'b']));
-        assert!(!waves.are_due(|| FEW), "there are none");
+        assert_eq!(
+            waves.arrive('b', || FEW),
+            Turn::Held,
+            "some of those are still under way"
+        );
+        assert_eq!(waves.next(|| 1), None);
+        assert!(!waves.are_due(|| 1) && waves.are_due(|| 0));
+        assert_eq!(waves.next(|| 0), Some(vec!['a', 'b']));
+        assert!(!waves.are_due(|| 0), "there are none");
         assert_eq!(waves.next(|| 0), None);
         assert_eq!(waves.follow(|| MANY), None);
         assert!(waves.are_over());
-        assert_eq!(waves.arrive('c', || MANY), Turn::Held);
-        assert_eq!(waves.arrive('d', || FEW), Turn::Wave(vec!['c', 'd']));
+        assert_eq!(waves.arrive('c', || FEW), Turn::Held, "the wave itself was large");
+        assert_eq!(waves.arrive('d', || 0), Turn::Wave(vec!['c', 'd']));
         assert_eq!(waves.arrive('e', || FEW), Turn::Held, "it would overtake them");
         assert!(!waves.are_due(|| FEW), "somebody else's");
         assert_eq!(waves.follow(|| 0), Some(vec!['e']));
@@ -196,7 +205,7 @@ mod tests {
         assert_eq!(waves.arrive('c', || MANY), Turn::Held);
         assert_eq!(waves.follow(|| MANY), None, "those under way see to it");
         assert!(!waves.are_over());
-        assert_eq!(waves.next(|| FEW), Some(vec!['c']));
+        assert_eq!(waves.next(|| 0), Some(vec!['c']));
     }
 
     #[test]
@@ -210,7 +219,8 @@ mod tests {
         // Of those under way `MANY` are slow.
         assert_eq!(waves.arrive('b', || MANY + FEW), Turn::Now('b'));
         assert_eq!(waves.arrive('c', || 2 * MANY), Turn::Held);
-        assert_eq!(waves.next(|| MANY + FEW), Some(vec!['c']));
+        assert_eq!(waves.next(|| MANY + 1), None);
+        assert_eq!(waves.next(|| MANY), Some(vec!['c']), "only they are left");
         assert_eq!(waves.follow(|| 2 * MANY), None);
         // They have arrived after all.
         assert_eq!(waves.next(|| 1), None);
