@@ -130,6 +130,7 @@ impl Member {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         let mut commit = tokio::time::interval(self.settings.commit_every);
         let mut stuck = Stuck::default();
+        let mut another_topic = std::pin::pin!(self.another_topic());
         loop {
             fail_point!("consumer_group");
             tokio::select! {
@@ -158,7 +159,42 @@ impl Member {
                     self.watch(ownership, consumer, &mut stuck)?;
                     self.watch_membership(ownership).await?;
                 }
+                () = &mut another_topic => {
+                    self.claim_all(ownership, consumer);
+                    another_topic.set(self.another_topic());
+                }
                 _ = commit.tick() => self.commit(consumer),
+            }
+        }
+    }
+
+    /// Waits until the topic is another one of the same name. A client that asks seldom enough does not notice, and where the new
+    /// one has grown past our offset by then it reads on in the middle of it.
+    async fn another_topic(&self) {
+        let mut known = None;
+        loop {
+            // Where Kafka does not answer, or there is no topic for the moment, it is asked again.
+            if let Ok(Some(id)) = self.context.probe.topic_id(&self.context.topic, ANSWER).await
+                && *known.get_or_insert_with(|| id.clone()) != id
+            {
+                return;
+            }
+            tokio::time::sleep(TOPIC_EVERY).await;
+        }
+    }
+
+    /// What a claim finds decides whether a partition is read on.
+    fn claim_all(&self, ownership: &Arc<Ownership>, consumer: &Arc<GroupConsumer>) {
+        warn!(topic = %self.context.topic, "there is another topic of this name now; claiming its partitions again");
+        for view in self
+            .table
+            .view()
+            .into_iter()
+            .filter(|view| *view.topic == *self.context.topic)
+        {
+            if let Some(ticket) = ownership.ticket(view.partition) {
+                self.tell(StopChild(name(view.partition)));
+                self.start(view.partition, ticket, ownership, consumer);
             }
         }
     }
@@ -339,6 +375,8 @@ impl Member {
 const UNSETTLED: Duration = Duration::from_secs(30);
 /// How long a client that is to be replaced may take to leave.
 const LEAVING: Duration = Duration::from_secs(8);
+/// How often it is looked whether the topic is still the same.
+const TOPIC_EVERY: Duration = Duration::from_secs(2);
 /// How long the brokers may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 

@@ -184,8 +184,17 @@ impl Probe {
             ends.add_partition_offset(topic, partition, Offset::End)?;
         }
         self.ask(move |client| {
-            let found = client.offsets_for_times(ends, timeout)?;
-            found.elements().iter().map(high_watermark).collect()
+            let begun = Instant::now();
+            loop {
+                let found = client.offsets_for_times(ends.clone(), timeout)?;
+                let found = found.elements().iter().map(high_watermark).collect();
+                // A partition that has just got another leader, or its first: librdkafka asks again by itself, and then answers
+                // with the first error all the same.
+                if Result::is_ok(&found) || begun.elapsed() > timeout.min(SOON) {
+                    return found;
+                }
+                std::thread::sleep(AT_ONCE);
+            }
         })
         .await
     }
@@ -247,6 +256,8 @@ fn high_watermark(found: &TopicPartitionListElem<'_>) -> Result<i64, ProbeError>
 
 /// How long one try for the cluster's id may take.
 const AT_ONCE: Duration = Duration::from_millis(200);
+/// So long a partition may be without a leader before somebody hears of it.
+const SOON: Duration = Duration::from_secs(1);
 /// After so long a refusal counts as the answer of all brokers.
 const ENOUGH: Duration = Duration::from_secs(3);
 

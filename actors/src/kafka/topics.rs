@@ -110,9 +110,9 @@ async fn limits(
     let topics: Vec<_> = topics.iter().copied().map(ResourceSpecifier::Topic).collect();
     let admin: AdminClient<DefaultClientContext> = settings.client().create()?;
     let options = AdminOptions::new().request_timeout(Some(timeout));
-    let described = admin.describe_configs(&topics, &options).await?;
+    let described = admin.describe_configs(&topics, &options).await;
     give_up(admin);
-    let limits = described.into_iter().flatten().filter_map(|resource| {
+    let limits = described?.into_iter().flatten().filter_map(|resource| {
         let number = |key: &str| resource.get(key)?.value.as_ref()?.parse().ok();
         let limits = Limits {
             record: number("max.message.bytes"),
@@ -202,10 +202,10 @@ pub async fn create(
     let options = AdminOptions::new()
         .operation_timeout(Some(timeout))
         .request_timeout(Some(timeout));
-    let results = admin.create_topics(&new, &options).await?;
+    let results = admin.create_topics(&new, &options).await;
     give_up(admin);
     let mut created = Vec::new();
-    for result in results {
+    for result in results? {
         match result {
             Ok(name) => created.push(name),
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}

@@ -128,6 +128,8 @@ impl Line {
         };
         if let Err((error, waiting)) = self.producer.send(record) {
             waiting.refuse(error.into());
+            // It may have been the last one that others waited for.
+            self.hand_on();
         }
     }
 }
@@ -244,6 +246,8 @@ mod tests {
         let mock = mock();
         let (line, stats, outcomes) = filled(&mock.bootstrap_servers());
         line.client().context().report_through(thread::current());
+        // For what was reported before.
+        thread::current().unpark();
         let until = Instant::now() + PATIENCE;
         while stats.queue_depth.load(Relaxed) > FEW {
             assert_eq!(line.serve(until), until, "nobody was woken");
