@@ -140,7 +140,7 @@ async fn drain(product: &Product, stack: &Stack, topics: &Topics, instances: usi
     for instance in &running {
         until_ready(&instance.process, &instance.admin, "/health/ready").await?;
     }
-    // The start of an instance is no part of what an event costs, nor that the group agrees who has what.
+    // The start of an instance is no part of what an event costs, nor is the group's agreement on who has what.
     let written_then = written(events / 3).await?;
     let cpu_then = cpu()?;
     if written_then > events / 4 * 3 {

@@ -186,11 +186,13 @@ impl Probe {
         self.ask(move |client| {
             let begun = Instant::now();
             loop {
-                let found = client.offsets_for_times(ends.clone(), timeout)?;
-                let found = found.elements().iter().map(high_watermark).collect();
+                let found = client.offsets_for_times(ends.clone(), timeout);
+                let found = found
+                    .map_err(ProbeError::from)
+                    .and_then(|found| found.elements().iter().map(high_watermark).collect());
                 // A partition that has just got another leader, or its first: librdkafka asks again by itself, and then answers
                 // with the first error all the same.
-                if Result::is_ok(&found) || begun.elapsed() > timeout.min(SOON) {
+                if found.is_ok() || begun.elapsed() > timeout.min(SOON) {
                     return found;
                 }
                 std::thread::sleep(AT_ONCE);
