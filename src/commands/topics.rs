@@ -52,7 +52,10 @@ pub fn not_accepted(config: &Config, error: &KafkaError) -> anyhow::Error {
 pub async fn examine(config: &Config, probe: &Probe) -> Result<Vec<(TopicSettings, Finding)>> {
     let (topics, kafka, limit) = (config.topics.all(), config.kafka()?, config.ingest.body_limit);
     let findings = topics::examine(probe, &kafka, &topics, limit, PATIENCE).await;
-    let findings = findings.context("the brokers did not describe the topics")?;
+    let findings = findings.with_context(|| {
+        let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+        format!("the brokers did not describe the topics {}", names.join(", "))
+    })?;
     Ok(topics.into_iter().zip(findings).collect())
 }
 

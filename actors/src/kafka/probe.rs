@@ -186,7 +186,7 @@ impl Probe {
         self.ask(move |client| {
             let begun = Instant::now();
             loop {
-                let found = client.offsets_for_times(ends.clone(), timeout);
+                let found = client.offsets_for_times(ends.clone(), timeout.saturating_sub(begun.elapsed()));
                 let found = found
                     .map_err(ProbeError::from)
                     .and_then(|found| found.elements().iter().map(high_watermark).collect());
