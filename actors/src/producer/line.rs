@@ -180,16 +180,22 @@ mod tests {
         (Line::new(producer.expect("a producer")), stats)
     }
 
-    fn send(line: &Line, partition: i32) -> Outcome {
+    fn publish(partition: i32) -> (Publish, Outcome) {
         let (reply, outcome) = oneshot::channel();
-        line.send(Publish {
+        let publish = Publish {
             topic: "t".into(),
             partition: Some(partition),
             key: None,
             value: None,
             headers: OwnedHeaders::new(),
             reply,
-        });
+        };
+        (publish, outcome)
+    }
+
+    fn send(line: &Line, partition: i32) -> Outcome {
+        let (publish, outcome) = publish(partition);
+        line.send(publish);
         outcome
     }
 
@@ -285,6 +291,28 @@ mod tests {
             ),
             "{refused:?}"
         );
+        assert_none_is_under_way(&stats);
+    }
+
+    /// All others that it was under way with have arrived, and left what is held back to it.
+    #[test]
+    fn a_record_that_is_refused_hands_on_what_waited_for_it() {
+        let mock = mock();
+        let (line, stats) = line(&mock.bootstrap_servers());
+        told(send(&line, 0)).expect("the topic's partitions are known");
+        let deliveries = line.producer.deliveries();
+        let others = (0..MANY).map(|_| {
+            let Held { publish, counted } = deliveries.hold(publish(0).0);
+            Waiting::new(publish.reply, counted)
+        });
+        let others: Vec<Waiting> = others.collect();
+        let mut held = send(&line, 0);
+        drop(others);
+        assert!(held.try_recv().is_err(), "nobody has asked since");
+        let (publish, mut refused) = publish(7);
+        line.produce(deliveries.hold(publish));
+        assert!(matches!(refused.try_recv(), Ok(Err(_))));
+        told(held).expect("it is stored");
         assert_none_is_under_way(&stats);
     }
 

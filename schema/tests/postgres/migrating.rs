@@ -90,3 +90,30 @@ async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
     let default = "SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef WHERE adrelid = 'order_events'::regclass";
     assert_eq!(database.text(default).await, "now()");
 }
+
+/// Also in partitions that were there before. What a server was built with, it tells by the values that a setting of its own may have.
+#[tokio::test]
+async fn bodies_are_compressed_by_lz4_where_the_server_has_it() {
+    let database = Database::new().await;
+    let mut upkeep = shard::connect_upkeep(&database.url, &settings())
+        .await
+        .expect("a connection");
+    let may = Month::of("2019-05-10T00:00:00Z".parse::<DateTime<Utc>>().expect("a time"));
+    let made = partitions::ensure_month(&mut upkeep, Table::Orders, may).await;
+    made.expect("made");
+    let forget = "DELETE FROM __diesel_schema_migrations WHERE version = '20261128000000';
+                  ALTER TABLE order_events_y2019m05 ALTER payload SET COMPRESSION default";
+    let shard = database.server.shard(0);
+    shard.execute(&database.name, forget).await.expect("as before");
+    let applied = migrations::run(&database.url, &settings()).await.expect("migrated");
+    assert_eq!(applied.len(), 1, "{applied:?}");
+    let has_lz4 =
+        "SELECT count(*) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
+    let expected = if database.number(has_lz4).await == 1 { "l" } else { "" };
+    for table in ["order_events", "order_events_y2019m05", "dispute_events"] {
+        let compression = format!(
+            "SELECT attcompression::text FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname = 'payload'"
+        );
+        assert_eq!(database.text(&compression).await, expected, "{table}");
+    }
+}

@@ -1,8 +1,10 @@
 //! The commands that tell before a start what it would meet, and that make what is missing.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::harness::{World, light, shared_stack};
+use crate::harness::{World, light, shared_stack, until};
 
 /// The findings of `check --output json`.
 fn findings(said: &str) -> Vec<Value> {
@@ -145,6 +147,45 @@ fn check_topics_and_migrate() {
             said.contains("FAIL  shard 0: ") && said.contains("it is shard 1"),
             "{said}"
         );
+    });
+}
+
+/// For another process that migrates as well, and for somebody who uses a table that is to be altered.
+#[test]
+fn a_migration_says_whom_it_waits_for() {
+    light(async {
+        let world = World::new(&shared_stack().await, "held_up").await;
+        let other = world.stack.shard(0).connect(&world.name).await.expect("a session");
+        for (name, hold, word, release, done) in [
+            (
+                "lock",
+                "SELECT pg_advisory_lock(hashtext('hookmill:migrations'))",
+                "another process migrates this shard",
+                "SELECT pg_advisory_unlock_all()",
+                "shard 1: applied ",
+            ),
+            (
+                "table",
+                "DELETE FROM __diesel_schema_migrations WHERE version = '20261127000000';
+                 BEGIN; LOCK TABLE order_events IN ACCESS SHARE MODE",
+                "somebody uses the tables that are to be altered",
+                "COMMIT",
+                "shard 1: up to date",
+            ),
+        ] {
+            other.batch_execute(hold).await.expect("it can be held");
+            let log = world.log_dir().join(format!("held_up-{name}.log"));
+            let released = async {
+                let said = async || std::fs::read_to_string(&log).is_ok_and(|said| said.contains(word));
+                until("it says whom it waits for", Duration::from_secs(30), said).await;
+                other.batch_execute(release).await.expect("it can be released");
+            };
+            let ((code, said), ()) = tokio::join!(world.run(name, &["migrate"], &[]), released);
+            assert_eq!(code, 0, "{said}");
+            assert!(said.contains("shard 0: applied ") && said.contains(done), "{said}");
+        }
+        let (code, said) = world.run("after", &["migrate"], &[]).await;
+        assert_eq!((code, said.trim()), (0, "shard 0: up to date\nshard 1: up to date"));
     });
 }
 
