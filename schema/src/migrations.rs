@@ -58,10 +58,12 @@ const MOST: Duration = Duration::from_secs(600);
 /// After so long it is tried again; writers have their turn meanwhile.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Whether a lock could not be had within a migration's own `lock_timeout`. diesel hides the SQLSTATE, so it is the server's
-/// message, in English; in another language the migration fails, and is run again by hand.
+/// Whether a lock could not be had within a migration's own `lock_timeout`, or not at all, as each of two waited for the other.
+/// diesel hides the SQLSTATE, so it is the server's message, in English; in another language the migration fails, and is run
+/// again by hand.
 fn is_held_up(error: &(dyn std::error::Error + 'static)) -> bool {
-    error.to_string().contains("lock timeout")
+    let message = error.to_string();
+    message.contains("lock timeout") || message.contains("deadlock detected")
 }
 
 async fn lock(connection: &mut AsyncPgConnection) -> diesel::QueryResult<()> {

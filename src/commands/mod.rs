@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::config::Config;
+use crate::telemetry;
 use parked::ParkedAction;
 use sources::SourcesAction;
 
@@ -101,7 +102,11 @@ impl Cli {
             Command::Parked { action } => blocking(parked::run(&config, action, self.output)),
             Command::Serve => serve::run(config),
             Command::Check => blocking(check::run(&config, self.output)),
-            Command::Migrate => blocking(migrate::run(&config, self.output)),
+            Command::Migrate => {
+                // It may have to wait for others, and says for whom.
+                telemetry::start(&config.log)?;
+                blocking(migrate::run(&config, self.output))
+            }
             Command::Topics { action } => match action.unwrap_or(TopicsAction::List) {
                 TopicsAction::List => blocking(topics::list(&config, self.output)),
                 TopicsAction::Create => blocking(topics::create(&config, self.output)),

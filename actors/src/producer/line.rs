@@ -300,6 +300,7 @@ mod tests {
         let mock = mock();
         let (line, stats) = line(&mock.bootstrap_servers());
         told(send(&line, 0)).expect("the topic's partitions are known");
+        assert_none_is_under_way(&stats);
         let deliveries = line.producer.deliveries();
         let others = (0..MANY).map(|_| {
             let Held { publish, counted } = deliveries.hold(publish(0).0);

@@ -48,6 +48,10 @@ async fn nothing_to_migrate_waits_for_nobody() {
     assert!(applied.expect("in time").expect("an answer").is_empty());
 }
 
+/// Back to before a migration of both tables of events.
+const FORGET: &str = "DELETE FROM __diesel_schema_migrations WHERE version = '20261127000000';
+    ALTER TABLE order_events ALTER recorded_at SET DEFAULT clock_timestamp()";
+
 /// A report that reads for long must not make a migration that waits for it keep the writers out.
 #[tokio::test]
 async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
@@ -61,13 +65,7 @@ async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
             .expect("a connection")
     };
     let (reader, writer) = (connect().await, connect().await);
-    writer
-        .batch_execute(
-            "DELETE FROM __diesel_schema_migrations WHERE version = '20261127000000';
-             ALTER TABLE order_events ALTER recorded_at SET DEFAULT clock_timestamp()",
-        )
-        .await
-        .expect("as before the migration");
+    writer.batch_execute(FORGET).await.expect("as before the migration");
     reader
         .batch_execute("BEGIN; LOCK TABLE order_events IN ACCESS SHARE MODE")
         .await
@@ -91,29 +89,56 @@ async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
     assert_eq!(database.text(default).await, "now()");
 }
 
-/// Also in partitions that were there before. What a server was built with, it tells by the values that a setting of its own may have.
+/// A report reads disputes, and then orders; Postgres ends the migration, which has the orders and waits for the disputes.
 #[tokio::test]
-async fn bodies_are_compressed_by_lz4_where_the_server_has_it() {
+async fn a_migration_that_ends_in_a_deadlock_is_tried_again() {
+    let database = Database::new().await;
+    let reader = database.server.shard(0).connect(&database.name).await;
+    let reader = reader.expect("a connection");
+    reader.batch_execute(FORGET).await.expect("as before the migration");
+    reader
+        .batch_execute("BEGIN; LOCK TABLE dispute_events IN ACCESS SHARE MODE")
+        .await
+        .expect("locked");
+    let url = database.url.clone();
+    let run = tokio::spawn(async move { migrations::run(&url, &settings()).await });
+    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'dispute_events'::regclass";
+    while database.number(waits).await == 0 {
+        assert!(!run.is_finished(), "nothing is to be migrated");
+        tokio::task::yield_now().await;
+    }
+    reader
+        .batch_execute("LOCK TABLE order_events IN ACCESS SHARE MODE; COMMIT")
+        .await
+        .expect("its turn");
+    let applied = run.await.expect("no panic").expect("migrated");
+    assert_eq!(applied.len(), 1, "{applied:?}");
+}
+
+/// Of partitions that are made from then on. The server of these tests is built without lz4: pglz, which every server has, stands for it.
+#[tokio::test]
+async fn bodies_are_compressed_as_a_migration_says() {
+    let up = include_str!("../../../migrations/2026-11-28-000000_payload_compression/up.sql").replace("lz4", "pglz");
+    let down = include_str!("../../../migrations/2026-11-28-000000_payload_compression/down.sql");
     let database = Database::new().await;
     let mut upkeep = shard::connect_upkeep(&database.url, &settings())
         .await
         .expect("a connection");
-    let may = Month::of("2019-05-10T00:00:00Z".parse::<DateTime<Utc>>().expect("a time"));
-    let made = partitions::ensure_month(&mut upkeep, Table::Orders, may).await;
-    made.expect("made");
-    let forget = "DELETE FROM __diesel_schema_migrations WHERE version = '20261128000000';
-                  ALTER TABLE order_events_y2019m05 ALTER payload SET COMPRESSION default";
-    let shard = database.server.shard(0);
-    shard.execute(&database.name, forget).await.expect("as before");
-    let applied = migrations::run(&database.url, &settings()).await.expect("migrated");
-    assert_eq!(applied.len(), 1, "{applied:?}");
-    let has_lz4 =
-        "SELECT count(*) FROM pg_settings WHERE name = 'default_toast_compression' AND 'lz4' = ANY (enumvals)";
-    let expected = if database.number(has_lz4).await == 1 { "l" } else { "" };
-    for table in ["order_events", "order_events_y2019m05", "dispute_events"] {
-        let compression = format!(
-            "SELECT attcompression::text FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname = 'payload'"
-        );
-        assert_eq!(database.text(&compression).await, expected, "{table}");
+    for (sql, at, made, expected) in [
+        (up.as_str(), "2019-05-10T00:00:00Z", "order_events_y2019m05", "p"),
+        (down, "2019-06-10T00:00:00Z", "order_events_y2019m06", ""),
+    ] {
+        let migration = format!("BEGIN; {sql} COMMIT");
+        let done = database.server.shard(0).execute(&database.name, &migration).await;
+        done.expect("migrated");
+        let month = Month::of(at.parse::<DateTime<Utc>>().expect("a time"));
+        let partition = partitions::ensure_month(&mut upkeep, Table::Orders, month).await;
+        assert_eq!(partition.expect("made").as_deref(), Some(made));
+        for table in ["order_events", made, "dispute_events"] {
+            let compression = format!(
+                "SELECT attcompression::text FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attname = 'payload'"
+            );
+            assert_eq!(database.text(&compression).await, expected, "{table}");
+        }
     }
 }
