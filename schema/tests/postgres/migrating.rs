@@ -1,5 +1,7 @@
 //! Migrations beside each other and beside writers.
 
+use hookmill_schema::ShardError;
+
 use super::*;
 
 #[tokio::test]
@@ -52,6 +54,21 @@ async fn nothing_to_migrate_waits_for_nobody() {
 const FORGET: &str = "DELETE FROM __diesel_schema_migrations WHERE version = '20261127000000';
     ALTER TABLE order_events ALTER recorded_at SET DEFAULT clock_timestamp()";
 
+/// A migration that has come to wait for a table.
+async fn migration_waiting_for(
+    database: &Database,
+    table: &str,
+) -> tokio::task::JoinHandle<Result<Vec<String>, ShardError>> {
+    let url = database.url.clone();
+    let run = tokio::spawn(async move { migrations::run(&url, &settings()).await });
+    let waits = format!("SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = '{table}'::regclass");
+    while database.number(&waits).await == 0 {
+        assert!(!run.is_finished(), "nothing is to be migrated");
+        tokio::task::yield_now().await;
+    }
+    run
+}
+
 /// A report that reads for long must not make a migration that waits for it keep the writers out.
 #[tokio::test]
 async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
@@ -70,13 +87,7 @@ async fn a_migration_that_waits_for_a_table_lets_writers_go_first() {
         .batch_execute("BEGIN; LOCK TABLE order_events IN ACCESS SHARE MODE")
         .await
         .expect("locked");
-    let url = database.url.clone();
-    let run = tokio::spawn(async move { migrations::run(&url, &settings()).await });
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'order_events'::regclass";
-    while database.number(waits).await == 0 {
-        assert!(!run.is_finished(), "nothing is to be migrated");
-        tokio::task::yield_now().await;
-    }
+    let run = migration_waiting_for(&database, "order_events").await;
     writer
         .batch_execute("SET lock_timeout = '4s'; BEGIN; LOCK TABLE order_events IN ROW EXCLUSIVE MODE; COMMIT")
         .await
@@ -100,13 +111,7 @@ async fn a_migration_that_ends_in_a_deadlock_is_tried_again() {
         .batch_execute("BEGIN; LOCK TABLE dispute_events IN ACCESS SHARE MODE")
         .await
         .expect("locked");
-    let url = database.url.clone();
-    let run = tokio::spawn(async move { migrations::run(&url, &settings()).await });
-    let waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'dispute_events'::regclass";
-    while database.number(waits).await == 0 {
-        assert!(!run.is_finished(), "nothing is to be migrated");
-        tokio::task::yield_now().await;
-    }
+    let run = migration_waiting_for(&database, "dispute_events").await;
     reader
         .batch_execute("LOCK TABLE order_events IN ACCESS SHARE MODE; COMMIT")
         .await
