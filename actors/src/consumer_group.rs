@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use fail::fail_point;
+use hookmill_schema::Table;
 use rdkafka::consumer::{CommitMode, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::actor_ref::ActorRef;
-use crate::kafka::{KafkaSettings, told};
+use crate::kafka::{KafkaSettings, Traffic, told};
 use crate::partition_consumer::{PartitionConsumer, TopicContext};
 use crate::partition_table::{PartitionState, PartitionTable};
 use crate::rebalance::{Change, GroupConsumer, GroupContext, Ownership, Ticket};
@@ -95,7 +96,11 @@ impl Member {
         self.stop_partitions().await;
         let (sender, mut changes) = mpsc::unbounded_channel();
         let ownership = Ownership::new(&self.context.topic);
-        let config = self.settings.kafka.consumer(&self.context.topic);
+        let traffic = match self.context.table {
+            Table::Orders => Traffic::Heavy,
+            Table::Disputes | Table::DeadLetters => Traffic::Light,
+        };
+        let config = self.settings.kafka.consumer(&self.context.topic, traffic);
         let consumer: GroupConsumer = config
             .create_with_context(GroupContext::new(ownership.clone(), sender.clone()))
             .map_err(|error| format!("cannot create the Kafka consumer: {}", told(&error)))?;

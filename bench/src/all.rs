@@ -91,7 +91,7 @@ pub async fn run(args: Args) -> Result<()> {
         no_build: true,
     };
     let fresh = fresh::compare(&product, &fresh).await?;
-    let flat = flat::measure(&product, less(600_000).max(400_000)).await?;
+    let flat = flat::measure(&product, less(600_000).max(400_000), rounds(3)).await?;
     let idle = idle::measure(&product).await?;
     let everything = Everything {
         machine,
@@ -244,14 +244,20 @@ then on, {} times as much. Postgres then has half of its work, on the same two c
     }
 
     fn flat_text(&self, out: &mut String) {
-        out.push_str("\n## Flat\n\n| | own CPU s per million events |\n|---|---|\n");
-        for (partitions, cpu) in &self.flat.partitions {
-            let _ = writeln!(out, "| {partitions} partitions of orders, 1 instance | {cpu:.1} |");
-        }
-        for (instances, cpu) in self.flat.instances.iter().skip(1) {
+        out.push_str("\n## Flat\n\n| partitions of orders | instances | own CPU s per million events, together | ratio to the first line |\n");
+        out.push_str("|---|---|---|---|\n");
+        for drains in &self.flat.drains {
+            let flat::Drains {
+                partitions,
+                instances,
+                cpu_s,
+            } = drains;
+            let (cpu, ratio) = (Spread::of(cpu_s.iter().copied()), self.flat.cpu_ratio(drains));
             let _ = writeln!(
                 out,
-                "| 24 partitions of orders, {instances} instances together | {cpu:.1} |"
+                "| {partitions} | {instances} | {} | {} |",
+                cpu.text(1),
+                ratio.text(2)
             );
         }
         let first = Spread::of(self.flat.first_write_s.iter().copied());

@@ -1,6 +1,8 @@
 //! What must not grow: CPU for an event with the number of partitions and of instances; the time to the first write; the
 //! silence while a partition changes hands.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,55 +13,80 @@ use tokio_postgres::NoTls;
 
 use crate::drain::{Watch, drop_databases, prepare};
 use crate::fresh::Sender;
-use crate::machine;
 use crate::product::{self, Deployment, Instance, Part, Product, until_ready};
-use crate::report::hundredths;
+use crate::report::{Spread, hundredths};
 use crate::workload::{self, Mode, Topics};
+use crate::{idle, machine};
 
 /// Events a second while partitions change hands.
 const RATE: u32 = 2000;
 
+/// Partitions of orders, and instances: each is drained once a round.
+const DRAINS: [(i32, usize); 5] = [(24, 1), (6, 1), (96, 1), (24, 2), (24, 4)];
+
 /// What was found, each with its unit in its name.
 pub struct Flat {
-    /// Partitions and own CPU seconds per million events.
-    pub partitions: Vec<(i32, f64)>,
-    /// Instances and their CPU seconds together per million events.
-    pub instances: Vec<(usize, f64)>,
+    /// By partitions of orders and by instances.
+    pub drains: Vec<Drains>,
     /// Seconds from the start of the process to its first commit, of each start.
     pub first_write_s: Vec<f64>,
     /// Protocol, event and the longest silence of a partition in seconds.
     pub hand_overs: Vec<(&'static str, &'static str, f64)>,
 }
 
+/// Drains of the same topics by as many instances, one a round.
+pub struct Drains {
+    /// Partitions of orders.
+    pub partitions: i32,
+    /// Instances.
+    pub instances: usize,
+    /// CPU seconds of all instances per million events.
+    pub cpu_s: Vec<f64>,
+}
+
 impl Flat {
+    /// CPU for an event, by that of the first of [`DRAINS`] in the same round.
+    pub fn cpu_ratio(&self, drains: &Drains) -> Spread {
+        let of = self.drains.first().map_or(&[][..], |first| &first.cpu_s);
+        Spread::of(drains.cpu_s.iter().zip(of).map(|(cpu, of)| cpu / of))
+    }
+
     /// All of it.
     pub fn json(&self) -> Value {
-        let pairs = |pairs: Vec<(String, f64)>| -> Value {
-            pairs
-                .into_iter()
-                .map(|(k, v)| (k, json!(hundredths(v))))
-                .collect::<serde_json::Map<_, _>>()
-                .into()
+        let drain = |drains: &Drains| {
+            let ratio = self.cpu_ratio(drains);
+            json!({
+                "partitions": drains.partitions,
+                "instances": drains.instances,
+                "cpu_s_per_million": hundredths(Spread::of(drains.cpu_s.iter().copied()).median),
+                "ratio": hundredths(ratio.median),
+                "ratio_min": hundredths(ratio.min),
+                "ratio_max": hundredths(ratio.max),
+            })
         };
+        let hand_overs = self.hand_overs.iter();
+        let hand_overs = hand_overs.map(|(protocol, event, s)| (format!("{protocol} {event}"), json!(hundredths(*s))));
         json!({
             "bench": "flat",
-            "cpu_s_per_million_by_partitions": pairs(self.partitions.iter().map(|(n, v)| (n.to_string(), *v)).collect()),
-            "cpu_s_per_million_by_instances": pairs(self.instances.iter().map(|(n, v)| (n.to_string(), *v)).collect()),
+            "drains": self.drains.iter().map(drain).collect::<Vec<_>>(),
             "first_write_s": self.first_write_s.iter().copied().map(hundredths).collect::<Vec<_>>(),
-            "hand_over_s": pairs(self.hand_overs.iter().map(|(p, e, v)| (format!("{p} {e}"), *v)).collect()),
+            "hand_over_s": hand_overs.collect::<serde_json::Map<_, _>>(),
         })
     }
 }
 
 /// Runs the measurements and prints them.
-pub async fn run(no_build: bool, events: u64) -> Result<()> {
+pub async fn run(no_build: bool, events: u64, rounds: usize) -> Result<()> {
+    if rounds == 0 {
+        bail!("--rounds must be at least 1");
+    }
     let product = Product::find(no_build).await?;
-    println!("{}", measure(&product, events).await?.json());
+    println!("{}", measure(&product, events, rounds).await?.json());
     Ok(())
 }
 
-/// Runs the measurements, with `events` for each drain.
-pub async fn measure(product: &Product, events: u64) -> Result<Flat> {
+/// Runs the measurements, with `events` for each drain, `rounds` times each.
+pub async fn measure(product: &Product, events: u64, rounds: usize) -> Result<Flat> {
     let stack = product::start_servers().await?;
     for shard in stack.shards() {
         let set = "ALTER SYSTEM SET track_commit_timestamp = on";
@@ -67,23 +94,42 @@ pub async fn measure(product: &Product, events: u64) -> Result<Flat> {
         shard.restart().await?;
     }
     let mut flat = Flat {
-        partitions: Vec::new(),
-        instances: Vec::new(),
+        drains: Vec::new(),
         first_write_s: Vec::new(),
         hand_overs: Vec::new(),
     };
-    for partitions in [6, 24, 96] {
-        let topics = fill(product, &stack, partitions, events).await?;
-        let (cpu, first) = drain(product, &stack, &topics, 1, events).await?;
-        println!("flat, partitions {partitions}: {cpu:.1} CPU s per million, first write after {first:.2} s");
-        flat.partitions.push((partitions, cpu));
-        flat.first_write_s.push(first);
-        if partitions == 24 {
-            flat.instances.push((1, cpu));
-            for instances in [2, 4] {
-                let (cpu, first) = drain(product, &stack, &topics, instances, events).await?;
-                println!("flat, instances {instances}: {cpu:.1} CPU s per million, first write after {first:.2} s");
-                flat.instances.push((instances, cpu));
+    let mut filled = BTreeMap::new();
+    for (partitions, instances) in DRAINS {
+        if let Entry::Vacant(vacant) = filled.entry(partitions) {
+            vacant.insert(fill(product, &stack, partitions, events).await?);
+        }
+        flat.drains.push(Drains {
+            partitions,
+            instances,
+            cpu_s: Vec::new(),
+        });
+    }
+    // The servers' compilers and caches are not what is measured.
+    drain(product, &stack, &filled[&DRAINS[0].0], "flat_warm_up", 1, events).await?;
+    for round in 1..=rounds {
+        let mut order: Vec<&mut Drains> = flat.drains.iter_mut().collect();
+        if round % 2 == 0 {
+            order.reverse();
+        }
+        for drains in order {
+            let Drains {
+                partitions,
+                instances,
+                cpu_s,
+            } = drains;
+            let name = format!("flat_{partitions}_{instances}_{round}");
+            let (cpu, first) = drain(product, &stack, &filled[partitions], &name, *instances, events).await?;
+            println!(
+                "flat, round {round}, partitions {partitions}, instances {instances}: {cpu:.1} CPU s per million, first write after {first:.2} s"
+            );
+            cpu_s.push(cpu);
+            if *instances == 1 {
+                flat.first_write_s.push(first);
             }
         }
     }
@@ -109,14 +155,21 @@ async fn fill(product: &Product, stack: &Stack, partitions: i32, events: u64) ->
     Ok(topics)
 }
 
-/// CPU seconds of all instances per million events, from when all of them are ready and a third is written, and the seconds to
-/// the first write.
-async fn drain(product: &Product, stack: &Stack, topics: &Topics, instances: usize, events: u64) -> Result<(f64, f64)> {
-    let name = format!("flat_{}_{instances}", topics.orders.1);
-    let urls = stack.create_databases(&name).await?;
+/// CPU seconds of all instances per million events, less those of a start that finds everything written, and the seconds to the
+/// first write. Were they counted from some later time on, many partitions would seem cheap: much of what is written then has
+/// been fetched before.
+async fn drain(
+    product: &Product,
+    stack: &Stack,
+    topics: &Topics,
+    name: &str,
+    instances: usize,
+    events: u64,
+) -> Result<(f64, f64)> {
+    let urls = stack.create_databases(name).await?;
     prepare(stack, &urls).await?;
     let watch = Watch::start(&urls).await?;
-    let deployment = Deployment::new(&name, topics, urls);
+    let deployment = Deployment::new(name, topics, urls);
     let began = Instant::now();
     let running: Vec<Instance> = (0..instances)
         .map(|i| product.start(stack, &format!("{name}_{i}"), Part::Writers, &deployment))
@@ -140,17 +193,23 @@ async fn drain(product: &Product, stack: &Stack, topics: &Topics, instances: usi
     for instance in &running {
         until_ready(&instance.process, &instance.admin, "/health/ready").await?;
     }
-    // The start of an instance is no part of what an event costs, nor is the group's agreement on who has what.
-    let written_then = written(events / 3).await?;
-    let cpu_then = cpu()?;
-    if written_then > events / 4 * 3 {
-        bail!("{written_then} of {events} events were written before all instances were ready: take more (--events)");
+    let too_soon = watch.written().await?;
+    if too_soon > events / 2 {
+        bail!("{too_soon} of {events} events were written before all instances were ready: take more (--events)");
     }
     written(events).await?;
-    let per_million = (cpu()? - cpu_then) / (events - written_then) as f64 * 1e6;
+    let drained = cpu()?;
+    for instance in &running {
+        instance.process.stop(Duration::from_secs(30)).await?;
+    }
+    for instance in &running {
+        instance.process.restart()?;
+    }
+    idle::owned(&running, topics).await?;
+    let per_million = (drained - cpu()?) / events as f64 * 1e6;
     drop(running);
     drop(watch);
-    drop_databases(stack, &name).await?;
+    drop_databases(stack, name).await?;
     Ok((per_million, first_s))
 }
 

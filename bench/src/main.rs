@@ -57,6 +57,9 @@ enum Command {
         /// Events for each drain.
         #[arg(long, default_value_t = 600_000)]
         events: u64,
+        /// How often each is drained: by turns, in one order and then in the other.
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
         /// Use the release binary that is there, rather than have cargo bring it up to date.
         #[arg(long)]
         no_build: bool,
@@ -132,7 +135,11 @@ fn run(command: Command) -> Result<()> {
         Command::All(args) => interruptible(all::run(args)),
         Command::Drain { amount, case } => interruptible(drain::run(amount.check()?, case)),
         Command::Fresh(args) => interruptible(fresh::run(args)),
-        Command::Flat { events, no_build } => interruptible(flat::run(no_build, events)),
+        Command::Flat {
+            events,
+            rounds,
+            no_build,
+        } => interruptible(flat::run(no_build, events, rounds)),
         Command::Ingest { amount, connections } => interruptible(ingest::run(amount.check()?, connections.max(1))),
         Command::Overload(args) => interruptible(overload::run(args)),
         Command::Distance(args) => interruptible(distance::run(args)),

@@ -14,7 +14,7 @@ pub use probe::{Probe, ProbeError, Watermarks};
 pub(crate) use reach::{REPORT_EVERY_MS, Reach};
 pub(crate) use record::{event_headers, new_trace_parent};
 pub(crate) use settings::{HEARTBEAT_EVERY, is_broker_side, is_dead_letter_topic};
-pub use settings::{KafkaSettings, Keep, TopicSettings, dead_letter_topic};
+pub use settings::{KafkaSettings, Keep, TopicSettings, Traffic, dead_letter_topic};
 
 /// Whether a client tells only that a broker is away. Every client tells it again and again while it is, so it is said
 /// once, by [`Health`](crate::health::Health).

@@ -127,6 +127,15 @@ pub enum Keep {
     UntilForgotten,
 }
 
+/// How many records a topic has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// So many that some partition may have a long backlog.
+    Heavy,
+    /// A small part of what the others have.
+    Light,
+}
+
 /// The name of `topic`'s dead-letter topic.
 pub fn dead_letter_topic(topic: &str) -> String {
     format!("{topic}{DEAD_LETTER_SUFFIX}")
@@ -225,7 +234,9 @@ impl KafkaSettings {
             .producer(delivery_timeout, record_limit)
             .create_with_context(Quiet::default());
         producer.map_err(|error| format!("the producer ([kafka.properties], [kafka.producer]): {}", told(&error)))?;
-        let consumer: Result<BaseConsumer<Quiet>, _> = self.consumer(topic).create_with_context(Quiet::default());
+        let consumer: Result<BaseConsumer<Quiet>, _> = self
+            .consumer(topic, Traffic::Heavy)
+            .create_with_context(Quiet::default());
         consumer.map_err(|error| format!("the consumers ([kafka.properties], [kafka.consumer]): {}", told(&error)))?;
         Ok(())
     }
@@ -299,7 +310,7 @@ impl KafkaSettings {
     }
 
     /// The consumer of `topic`'s group.
-    pub fn consumer(&self, topic: &str) -> ClientConfig {
+    pub fn consumer(&self, topic: &str, traffic: Traffic) -> ClientConfig {
         let mut config = self.client();
         // A member hears of a rebalance by its heartbeat: with the default 3 s a partition takes as long to change hands.
         config
@@ -314,8 +325,11 @@ impl KafkaSettings {
             .set("fetch.message.max.bytes", "1048576");
         // One fetch at a time is under way to a broker: a partition whose queue was full when it was sent waits for it to
         // end, and it waits for records of the others. With 100 ms a partition with a backlog among idle ones took twice
-        // as long; dead letters are few.
-        let wait = if is_dead_letter_topic(topic) { "100" } else { "20" };
+        // as long. Where records are few, fetches that bring nothing are what a short wait costs: the broker more than us.
+        let wait = match traffic {
+            Traffic::Heavy => "20",
+            Traffic::Light => "100",
+        };
         config
             .set("fetch.wait.max.ms", wait)
             .set("statistics.interval.ms", REPORT_EVERY_MS.to_string());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use hookmill_actors::kafka::KafkaSettings;
+use hookmill_actors::kafka::{KafkaSettings, Traffic};
 use hookmill_schema::shard::{self, lane_of, shard_of};
 use hookmill_schema::{ConnectSettings, Part, Record, Row, Table, offsets, write};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -88,7 +88,7 @@ impl Lane {
             brokers: settings.brokers.clone(),
             ..KafkaSettings::default()
         };
-        let consumer: BaseConsumer = kafka.consumer("limit").create()?;
+        let consumer: BaseConsumer = kafka.consumer("limit", Traffic::Heavy).create()?;
         let mut assignment = TopicPartitionList::new();
         let mut topics =
             [(&settings.orders, Table::Orders), (&settings.disputes, Table::Disputes)].map(|(topic, table)| {

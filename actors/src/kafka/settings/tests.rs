@@ -10,7 +10,7 @@ fn any_property_passes_and_the_narrower_table_wins() {
     assert_eq!(producer.get("security.protocol"), Some("ssl"));
     assert_eq!(producer.get("ssl.ca.location"), Some("/ca.pem"));
     assert_eq!(producer.get("linger.ms"), Some("1"));
-    assert_eq!(settings.consumer("t").get("linger.ms"), None);
+    assert_eq!(settings.consumer("t", Traffic::Heavy).get("linger.ms"), None);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_is_said_for_one_kind_of_client_or_by_another_name_counts() {
 fn the_broker_side_protocol_goes_without_what_the_broker_decides() {
     let mut settings = KafkaSettings::default();
     settings.consumer.insert("group.protocol".into(), "consumer".into());
-    let config = settings.consumer("t");
+    let config = settings.consumer("t", Traffic::Heavy);
     assert_eq!(config.get("session.timeout.ms"), None);
     assert_eq!(config.get("partition.assignment.strategy"), None);
 }
