@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::actor_ref::ActorRef;
-use crate::kafka::{KafkaSettings, Traffic, told};
+use crate::kafka::{KafkaSettings, Traffic, is_connection_loss, told};
 use crate::partition_consumer::{PartitionConsumer, TopicContext};
 use crate::partition_table::{PartitionState, PartitionTable};
 use crate::rebalance::{Change, GroupConsumer, GroupContext, Ownership, Ticket};
@@ -359,6 +359,8 @@ impl Member {
     fn wake_brokers(&self, consumer: &Arc<GroupConsumer>) {
         let (consumer, topic) = (consumer.clone(), self.context.topic.clone());
         tokio::task::spawn_blocking(move || {
+            // Only the asking matters. A broker answers in order, and a fetch that waits for records may come first.
+            let _ = consumer.fetch_metadata(Some(&topic), SOON);
             for _ in 0..5 {
                 std::thread::sleep(Duration::from_millis(20));
                 let Some(partition) = consumer
@@ -368,10 +370,12 @@ impl Member {
                 else {
                     continue;
                 };
-                // Only the asking matters.
-                let _ = consumer.fetch_watermarks(&topic, partition, Duration::from_millis(100));
+                let answer = consumer.fetch_watermarks(&topic, partition, SOON);
+                if answer.is_err_and(|error| is_connection_loss(&error)) {
+                    return;
+                }
             }
-            let _ = consumer.fetch_metadata(Some(&topic), Duration::from_millis(100));
+            let _ = consumer.fetch_metadata(Some(&topic), SOON);
         });
     }
 }
@@ -382,6 +386,8 @@ const UNSETTLED: Duration = Duration::from_secs(30);
 const LEAVING: Duration = Duration::from_secs(8);
 /// How often it is looked whether the topic is still the same.
 const TOPIC_EVERY: Duration = Duration::from_secs(2);
+/// How long a question that wakes may take: longer than a fetch waits, as one that is late costs the connection.
+const SOON: Duration = Duration::from_millis(500);
 /// How long the brokers may take to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 

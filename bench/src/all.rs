@@ -244,15 +244,16 @@ then on, {} times as much. Postgres then has half of its work, on the same two c
     }
 
     fn flat_text(&self, out: &mut String) {
-        out.push_str("\n## Flat\n\n| partitions of orders | instances | own CPU s per million events, together | ratio to the first line |\n");
+        out.push_str(FLAT);
+        out.push_str("\n| partitions of orders | instances | own CPU s per million events, together | ratio to the first line |\n");
         out.push_str("|---|---|---|---|\n");
-        for drains in &self.flat.drains {
-            let flat::Drains {
+        for case in &self.flat.cases {
+            let flat::Case {
                 partitions,
                 instances,
                 cpu_s,
-            } = drains;
-            let (cpu, ratio) = (Spread::of(cpu_s.iter().copied()), self.flat.cpu_ratio(drains));
+            } = case;
+            let (cpu, ratio) = (Spread::of(cpu_s.iter().copied()), self.flat.cpu_ratio(case));
             let _ = writeln!(
                 out,
                 "| {partitions} | {instances} | {} | {} |",
@@ -315,9 +316,16 @@ const DRAIN: &str = "\
 
 `hookmill serve` as it is shipped, against a loop that for every connection reads its partitions with librdkafka, decodes, and runs one
 statement that fences, logs, updates the state and moves the offsets: no consumer group, no actors, no dead letters, no supervision. Both
-have the same number of connections to each shard (lanes) and the same fetch settings. *realistic*: orders and disputes of five providers
-in their documented shapes, 3 to 5 events each, close in time, 1 % disputes, 3 % sent again, users by Zipf's law. *uniform*: the
+have the same number of connections to each shard (lanes) and, for orders, the same fetch settings. *realistic*: orders and disputes of five
+providers in their documented shapes, 3 to 5 events each, close in time, 1 % disputes, 3 % sent again, users by Zipf's law. *uniform*: the
 events of an order lie far apart, nothing is sent again. The names say shards×lanes.
+";
+
+const FLAT: &str = "
+## Flat
+
+Topics are drained, by turns, by one instance and by several. What a start takes that finds everything written is subtracted; what an instance
+takes for each second of its life, busy or not, is not: several have several times as much of it.
 ";
 
 const INGEST: &str = "\

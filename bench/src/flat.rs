@@ -11,54 +11,56 @@ use dev::stack::Stack;
 use serde_json::{Value, json};
 use tokio_postgres::NoTls;
 
+use crate::Amount;
 use crate::drain::{Watch, drop_databases, prepare};
 use crate::fresh::Sender;
-use crate::product::{self, Deployment, Instance, Part, Product, until_ready};
+use crate::machine;
+use crate::product::{self, Deployment, Instance, Part, Product, until_ready, until_shared};
 use crate::report::{Spread, hundredths};
 use crate::workload::{self, Mode, Topics};
-use crate::{idle, machine};
 
 /// Events a second while partitions change hands.
 const RATE: u32 = 2000;
 
-/// Partitions of orders, and instances: each is drained once a round.
-const DRAINS: [(i32, usize); 5] = [(24, 1), (6, 1), (96, 1), (24, 2), (24, 4)];
+/// Partitions of orders, and instances: each case is drained once a round.
+const CASES: [(i32, usize); 5] = [(24, 1), (6, 1), (96, 1), (24, 2), (24, 4)];
 
 /// What was found, each with its unit in its name.
 pub struct Flat {
-    /// By partitions of orders and by instances.
-    pub drains: Vec<Drains>,
-    /// Seconds from the start of the process to its first commit, of each start.
+    /// Those of [`CASES`].
+    pub cases: Vec<Case>,
+    /// Seconds from the start of the process to its first commit, of each instance that was alone.
     pub first_write_s: Vec<f64>,
     /// Protocol, event and the longest silence of a partition in seconds.
     pub hand_overs: Vec<(&'static str, &'static str, f64)>,
 }
 
-/// Drains of the same topics by as many instances, one a round.
-pub struct Drains {
+/// Drains of the same topics by as many instances.
+pub struct Case {
     /// Partitions of orders.
     pub partitions: i32,
     /// Instances.
     pub instances: usize,
-    /// CPU seconds of all instances per million events.
+    /// CPU seconds of all instances per million events, of each round.
     pub cpu_s: Vec<f64>,
 }
 
 impl Flat {
-    /// CPU for an event, by that of the first of [`DRAINS`] in the same round.
-    pub fn cpu_ratio(&self, drains: &Drains) -> Spread {
-        let of = self.drains.first().map_or(&[][..], |first| &first.cpu_s);
-        Spread::of(drains.cpu_s.iter().zip(of).map(|(cpu, of)| cpu / of))
+    /// CPU for an event, by that of the first of [`CASES`] in the same round.
+    pub fn cpu_ratio(&self, case: &Case) -> Spread {
+        let of = self.cases.first().map_or(&[][..], |first| &first.cpu_s);
+        Spread::of(case.cpu_s.iter().zip(of).map(|(cpu, of)| cpu / of))
     }
 
     /// All of it.
     pub fn json(&self) -> Value {
-        let drain = |drains: &Drains| {
-            let ratio = self.cpu_ratio(drains);
+        let line = |case: &Case| {
+            let ratio = self.cpu_ratio(case);
             json!({
-                "partitions": drains.partitions,
-                "instances": drains.instances,
-                "cpu_s_per_million": hundredths(Spread::of(drains.cpu_s.iter().copied()).median),
+                "partitions": case.partitions,
+                "instances": case.instances,
+                "rounds": case.cpu_s.len(),
+                "cpu_s_per_million": hundredths(Spread::of(case.cpu_s.iter().copied()).median),
                 "ratio": hundredths(ratio.median),
                 "ratio_min": hundredths(ratio.min),
                 "ratio_max": hundredths(ratio.max),
@@ -68,7 +70,7 @@ impl Flat {
         let hand_overs = hand_overs.map(|(protocol, event, s)| (format!("{protocol} {event}"), json!(hundredths(*s))));
         json!({
             "bench": "flat",
-            "drains": self.drains.iter().map(drain).collect::<Vec<_>>(),
+            "cases": self.cases.iter().map(line).collect::<Vec<_>>(),
             "first_write_s": self.first_write_s.iter().copied().map(hundredths).collect::<Vec<_>>(),
             "hand_over_s": hand_overs.collect::<serde_json::Map<_, _>>(),
         })
@@ -76,12 +78,9 @@ impl Flat {
 }
 
 /// Runs the measurements and prints them.
-pub async fn run(no_build: bool, events: u64, rounds: usize) -> Result<()> {
-    if rounds == 0 {
-        bail!("--rounds must be at least 1");
-    }
-    let product = Product::find(no_build).await?;
-    println!("{}", measure(&product, events, rounds).await?.json());
+pub async fn run(amount: Amount) -> Result<()> {
+    let product = Product::find(amount.no_build).await?;
+    println!("{}", measure(&product, amount.events, amount.rounds).await?.json());
     Ok(())
 }
 
@@ -94,34 +93,34 @@ pub async fn measure(product: &Product, events: u64, rounds: usize) -> Result<Fl
         shard.restart().await?;
     }
     let mut flat = Flat {
-        drains: Vec::new(),
+        cases: Vec::new(),
         first_write_s: Vec::new(),
         hand_overs: Vec::new(),
     };
     let mut filled = BTreeMap::new();
-    for (partitions, instances) in DRAINS {
+    for (partitions, instances) in CASES {
         if let Entry::Vacant(vacant) = filled.entry(partitions) {
             vacant.insert(fill(product, &stack, partitions, events).await?);
         }
-        flat.drains.push(Drains {
+        flat.cases.push(Case {
             partitions,
             instances,
             cpu_s: Vec::new(),
         });
     }
     // The servers' compilers and caches are not what is measured.
-    drain(product, &stack, &filled[&DRAINS[0].0], "flat_warm_up", 1, events).await?;
+    drain(product, &stack, &filled[&CASES[0].0], "flat_warm_up", 1, events).await?;
     for round in 1..=rounds {
-        let mut order: Vec<&mut Drains> = flat.drains.iter_mut().collect();
+        let mut order: Vec<&mut Case> = flat.cases.iter_mut().collect();
         if round % 2 == 0 {
             order.reverse();
         }
-        for drains in order {
-            let Drains {
+        for case in order {
+            let Case {
                 partitions,
                 instances,
                 cpu_s,
-            } = drains;
+            } = case;
             let name = format!("flat_{partitions}_{instances}_{round}");
             let (cpu, first) = drain(product, &stack, &filled[partitions], &name, *instances, events).await?;
             println!(
@@ -181,31 +180,32 @@ async fn drain(
             if written >= least {
                 return Ok(written);
             }
-            if began.elapsed() > Duration::from_secs(300) {
-                let obituary = running[0].process.obituary();
-                bail!("{written} of {events} are written after 5 minutes; {obituary}");
+            let ended = running.iter().find(|instance| !instance.process.is_running());
+            if ended.is_some() || began.elapsed() > Duration::from_secs(300) {
+                return Err(ended.unwrap_or(&running[0]).process.obituary())
+                    .with_context(|| format!("{written} of {events} written, and no further"));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     written(1).await?;
     let first_s = began.elapsed().as_secs_f64();
-    for instance in &running {
-        until_ready(&instance.process, &instance.admin, "/health/ready").await?;
-    }
+    until_shared(&running, topics).await?;
     let too_soon = watch.written().await?;
-    if too_soon > events / 2 {
-        bail!("{too_soon} of {events} events were written before all instances were ready: take more (--events)");
+    if too_soon > events / 4 * 3 {
+        bail!("{too_soon} of {events} events were written before all instances had partitions: take more (--events)");
     }
     written(events).await?;
     let drained = cpu()?;
     for instance in &running {
-        instance.process.stop(Duration::from_secs(30)).await?;
+        if !instance.process.stop(Duration::from_secs(40)).await?.success() {
+            return Err(instance.process.obituary()).context("it did not end well");
+        }
     }
     for instance in &running {
         instance.process.restart()?;
     }
-    idle::owned(&running, topics).await?;
+    until_shared(&running, topics).await?;
     let per_million = (drained - cpu()?) / events as f64 * 1e6;
     drop(running);
     drop(watch);
@@ -264,4 +264,28 @@ async fn silence(
         longest = longest.max(found.context("nothing was written meanwhile")?);
     }
     Ok(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let case = |instances, cpu_s: &[f64]| Case {
+            partitions: 24,
+            instances,
+            cpu_s: cpu_s.to_vec(),
+        };
+        let flat = Flat {
+            cases: vec![case(1, &[10.0, 20.0, 10.0]), case(4, &[11.0, 24.0, 15.0])],
+            first_write_s: vec![1.0],
+            hand_overs: vec![("classic", "joins", 0.25)],
+        };
+        assert_eq!(flat.cpu_ratio(&flat.cases[1]).text(1), "1.2 (1.1–1.5)");
+        let json = flat.json();
+        assert_eq!(json["cases"][0]["ratio"], 1.0);
+        assert_eq!(json["cases"][1]["cpu_s_per_million"], 15.0);
+        assert_eq!(json["hand_over_s"]["classic joins"], 0.25);
+    }
 }

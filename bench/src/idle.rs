@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use dev::process::Process;
 use serde_json::{Value, json};
 
-use crate::product::{self, Deployment, Instance, Part, Product};
+use crate::machine;
+use crate::product::{self, Deployment, Part, Product};
 use crate::report::hundredths;
 use crate::workload::Topics;
-use crate::{load, machine};
 
 /// To be stayed under.
 const TARGET_MB: f64 = 80.0;
@@ -58,7 +58,8 @@ pub async fn measure(product: &Product) -> Result<Idle> {
     let topics = Topics::shipped("idle");
     let deployment = Deployment::new("idle", &topics, stack.shard_urls());
     let instance = product.serve(&stack, "idle", Part::All, &deployment).await?;
-    let partitions = owned(std::slice::from_ref(&instance), &topics).await?;
+    product::until_shared(std::slice::from_ref(&instance), &topics).await?;
+    let partitions = usize::try_from(topics.orders.1 + topics.disputes.1)?;
     eprintln!("{partitions} partitions are owned; waiting for its memory to settle");
     let Settled { rss_mb, cpu_percent } = settle(&instance.process).await?;
     let peak_mb = machine::memory_mb(instance.process.pid(), "VmHWM")?;
@@ -71,42 +72,6 @@ pub async fn measure(product: &Product) -> Result<Idle> {
         peak_mb,
         cpu_percent,
     })
-}
-
-/// Waits until the instances read every partition of the two topics; how many these are.
-pub async fn owned(instances: &[Instance], topics: &Topics) -> Result<usize> {
-    let wanted = usize::try_from(topics.orders.1 + topics.disputes.1)?;
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let mut owned = 0;
-        for instance in instances {
-            // It may have no listener yet.
-            if let Ok((_, text)) = load::get(&instance.admin, "/stats").await {
-                owned += read_by(&text, topics)?;
-            }
-        }
-        if owned >= wanted {
-            return Ok(owned);
-        }
-        if Instant::now() > deadline {
-            bail!(
-                "only {owned} of {wanted} partitions are read after 60 s; {}",
-                instances[0].process.obituary()
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-/// How many partitions of the two topics are read, by what an instance says at /stats.
-fn read_by(stats: &str, topics: &Topics) -> Result<usize> {
-    let stats: Value = serde_json::from_str(stats).context("/stats is not JSON")?;
-    let running = |view: &&Value| {
-        let of_events = topics.both().iter().any(|(topic, _)| view["topic"] == *topic);
-        of_events && view["state"] == "running"
-    };
-    let partitions = stats["partitions"].as_array();
-    Ok(partitions.map_or(0, |p| p.iter().filter(running).count()))
 }
 
 struct Settled {

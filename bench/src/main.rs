@@ -54,15 +54,8 @@ enum Command {
     Fresh(fresh::Args),
     /// What must not grow: CPU with partitions and instances, the time to the first write, the silence of a hand-over.
     Flat {
-        /// Events for each drain.
-        #[arg(long, default_value_t = 600_000)]
-        events: u64,
-        /// How often each is drained: by turns, in one order and then in the other.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-        /// Use the release binary that is there, rather than have cargo bring it up to date.
-        #[arg(long)]
-        no_build: bool,
+        #[command(flatten)]
+        amount: Amount,
     },
     /// From signed webhooks to Kafka's acknowledgement: `hookmill serve` against an actix-web handler that verifies the
     /// signature and produces the body, with 2, 3 and 5 requests in flight to the broker: the limit is that of the highest rate.
@@ -135,11 +128,7 @@ fn run(command: Command) -> Result<()> {
         Command::All(args) => interruptible(all::run(args)),
         Command::Drain { amount, case } => interruptible(drain::run(amount.check()?, case)),
         Command::Fresh(args) => interruptible(fresh::run(args)),
-        Command::Flat {
-            events,
-            rounds,
-            no_build,
-        } => interruptible(flat::run(no_build, events, rounds)),
+        Command::Flat { amount } => interruptible(flat::run(amount.check()?)),
         Command::Ingest { amount, connections } => interruptible(ingest::run(amount.check()?, connections.max(1))),
         Command::Overload(args) => interruptible(overload::run(args)),
         Command::Distance(args) => interruptible(distance::run(args)),

@@ -172,6 +172,41 @@ pub async fn until_ready(process: &Process, address: &str, path: &str) -> Result
     }
 }
 
+/// Waits until these instances read all partitions of `topics` and of their dead-letter topics between them, and each some.
+pub async fn until_shared(instances: &[Instance], topics: &Topics) -> Result<()> {
+    let wanted = 2 * usize::try_from(topics.orders.1 + topics.disputes.1)?;
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let mut owned = Vec::new();
+        for instance in instances {
+            if !instance.process.is_running() {
+                return Err(instance.process.obituary()).context("it ended");
+            }
+            // It may have no listener yet.
+            let stats = load::get(&instance.admin, "/stats").await;
+            owned.push(stats.map_or(Ok(0), |(_, text)| running_partitions(&text))?);
+        }
+        if owned.iter().sum::<usize>() == wanted && owned.iter().all(|n| *n > 0) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let least = instances.iter().zip(&owned).min_by_key(|(_, owned)| **owned);
+            let (instance, _) = least.context("no instances")?;
+            return Err(instance.process.obituary())
+                .with_context(|| format!("of {wanted} partitions they read {owned:?} after 60 s"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// How many partitions an instance reads, by what it says at /stats.
+fn running_partitions(stats: &str) -> Result<usize> {
+    let stats: serde_json::Value = serde_json::from_str(stats).context("/stats is not JSON")?;
+    let partitions = stats["partitions"].as_array();
+    let running = |view: &&serde_json::Value| view["state"] == "running";
+    Ok(partitions.map_or(0, |partitions| partitions.iter().filter(running).count()))
+}
+
 /// A running instance. Dropping it kills it.
 pub struct Instance {
     /// Its process.

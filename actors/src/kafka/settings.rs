@@ -127,12 +127,12 @@ pub enum Keep {
     UntilForgotten,
 }
 
-/// How many records a topic has.
+/// How much comes over a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Traffic {
-    /// So many that some partition may have a long backlog.
+    /// Much: a partition with a backlog, also if it is the only one, is to be read as fast as it can be written.
     Heavy,
-    /// A small part of what the others have.
+    /// Little: one with a backlog, among others that have none, is read at 1 MiB each 0.1 s at most.
     Light,
 }
 

@@ -1,6 +1,6 @@
 //! The limit of draining: for every lane of every shard a thread that reads its partitions and runs the one statement that
 //! fences, logs, updates the state and moves the offsets, one after the other. No group, no supervision, no dead letters;
-//! any trouble ends it. It reads with the product's fetch settings, decodes with the product's decoder, and its statement
+//! any trouble ends it. It reads with the product's fetch settings for orders, decodes with the product's decoder, and its statement
 //! is the one that the product falls back to: the best single statement we know.
 
 use std::collections::BTreeMap;

@@ -145,3 +145,18 @@ fn the_broker_side_protocol_goes_without_what_the_broker_decides() {
     assert_eq!(config.get("session.timeout.ms"), None);
     assert_eq!(config.get("partition.assignment.strategy"), None);
 }
+
+#[test]
+fn where_little_comes_a_fetch_waits_longer_unless_configured() {
+    let mut settings = KafkaSettings::default();
+    let wait = |settings: &KafkaSettings, traffic| {
+        let config = settings.consumer("t", traffic);
+        config.get("fetch.wait.max.ms").map(str::to_owned)
+    };
+    assert_eq!(wait(&settings, Traffic::Heavy).as_deref(), Some("20"));
+    assert_eq!(wait(&settings, Traffic::Light).as_deref(), Some("100"));
+    settings.consumer.insert("fetch.wait.max.ms".into(), "50".into());
+    for traffic in [Traffic::Heavy, Traffic::Light] {
+        assert_eq!(wait(&settings, traffic).as_deref(), Some("50"));
+    }
+}
