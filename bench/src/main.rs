@@ -37,7 +37,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything, in about 25 minutes; writes docs/BENCHMARKS.md and its pictures.
+    /// Everything, in half an hour to an hour; writes docs/BENCHMARKS.md and its pictures.
     All(all::Args),
     /// From full topics to the shards: `hookmill serve` against a loop that reads with rdkafka and runs the statement
     /// with tokio-postgres, without actors, groups, supervision or dead letters.
