@@ -190,6 +190,13 @@ impl<R: BatchRow> Outbox<R> {
         self.in_flight.is_empty() || (self.in_flight.len() < self.limits.in_flight && fits)
     }
 
+    /// Rows that are held, be they with the writer or not.
+    pub fn rows(&self) -> usize {
+        let in_flight: u64 = self.in_flight.iter().map(|sent| sent.rows).sum();
+        let poison = self.poison.as_ref().map_or(0, |batch| batch.rows.len());
+        usize::try_from(in_flight).unwrap_or(usize::MAX) + self.waiting_rows() + poison
+    }
+
     /// Rows that are held and not with the writer.
     pub fn waiting_rows(&self) -> usize {
         self.building.rows.len() + self.returned.iter().map(|b| b.rows.len()).sum::<usize>()

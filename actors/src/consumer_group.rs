@@ -211,7 +211,7 @@ impl Member {
         let (context, ownership, consumer) = (self.context.clone(), ownership.clone(), Arc::downgrade(consumer));
         let spec = ChildSpec::actor(
             name(partition),
-            self.context.lane(partition).thread.clone(),
+            self.context.lane(partition).lane.thread.clone(),
             ActorRef::default(),
             1,
             move |life: Life| {

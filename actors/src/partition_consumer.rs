@@ -4,6 +4,7 @@
 //! still holds, attach the queue at the database's offset, then read. It ends when its partition is revoked, when
 //! somebody else has claimed it, or when going on would be wrong ([`Ended`]); a crash is a fresh instance that claims again.
 
+mod allowance;
 mod reading;
 
 use std::sync::{Arc, Weak};
@@ -23,6 +24,7 @@ use crate::partition_table::{PartitionState, PartitionStats};
 use crate::rebalance::{GroupConsumer, Ownership, Ticket};
 use crate::shard_writer::{Claim, Claimed, PartitionId, ShardWriter, WriteBatch, WriteOutcome};
 use crate::supervision::{Backoff, Life};
+pub use allowance::Allowance;
 
 /// What to do when Kafka has already thrown away records that are not in the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize)]
@@ -48,7 +50,7 @@ pub struct TopicContext {
     /// Number of shards.
     pub shards: usize,
     /// `lanes[shard][lane]`.
-    pub lanes: Vec<Vec<LaneRef>>,
+    pub lanes: Vec<Vec<TopicLane>>,
     /// Where bad records go.
     pub dead_letters: ActorRef<DeadLetters>,
     /// For watermarks.
@@ -65,9 +67,17 @@ pub struct LaneRef {
     pub thread: ArbiterHandle,
 }
 
+/// A lane, and the readers of one topic on it.
+pub struct TopicLane {
+    /// Leads to it.
+    pub lane: LaneRef,
+    /// What they may hold.
+    pub allowance: Allowance,
+}
+
 impl TopicContext {
     /// The lane that all records of `partition` go to, always the same one.
-    pub(crate) fn lane(&self, partition: i32) -> &LaneRef {
+    pub(crate) fn lane(&self, partition: i32) -> &TopicLane {
         let shard = hookmill_schema::shard::shard_of(partition, self.shards);
         let lanes = &self.lanes[shard];
         &lanes[hookmill_schema::shard::lane_of(partition, self.shards, lanes.len())]
@@ -221,6 +231,10 @@ impl Reader {
         ended
     }
 
+    fn writer(&self) -> &ActorRef<ShardWriter> {
+        &self.context.lane(self.id.partition).lane.writer
+    }
+
     async fn where_to_resume(&self, claimed: &Claimed, topic_id: &Option<String>) -> Resume {
         let mut asked = 0;
         loop {
@@ -263,7 +277,7 @@ impl Reader {
                 halt: halt.clone(),
                 reply,
             };
-            if self.context.lane(self.id.partition).writer.try_send(claim).is_ok()
+            if self.writer().try_send(claim).is_ok()
                 && let Ok(claimed) = answer.await
             {
                 return claimed;

@@ -45,7 +45,7 @@ use crate::http::{AdminSettings, AdminState, HttpServer, IngestSettings, IngestS
 use crate::kafka::{KafkaSettings, Probe, TopicSettings, topics};
 use crate::lag_watcher::{LagWatcher, LagWatcherSettings};
 use crate::metrics::Metrics;
-use crate::partition_consumer::{LaneRef, OnGap, TopicContext};
+use crate::partition_consumer::{Allowance, LaneRef, OnGap, TopicContext, TopicLane};
 use crate::partition_keeper::{PartitionKeeper, PartitionKeeperSettings};
 use crate::partition_table::PartitionTable;
 use crate::producer::Producers;
@@ -92,7 +92,7 @@ pub struct WriterSettings {
 impl Default for WriterSettings {
     fn default() -> Self {
         Self {
-            batch_rows: 900,
+            batch_rows: 1800,
             batch_bytes: 2 << 20,
             statement_rows: 4000,
         }
@@ -493,17 +493,31 @@ impl Shared {
     /// it, with a fresh client. That is tried once; should it not help, the topic gives up, and so do all above it.
     fn topic(&self, topic: &TopicSettings, table: Table) -> ChildSpec {
         let settings = &self.settings;
+        let WriterSettings {
+            batch_rows,
+            batch_bytes,
+            statement_rows,
+        } = settings.writers;
+        let lane = |lane: &LaneRef| TopicLane {
+            lane: lane.clone(),
+            allowance: Allowance::new(statement_rows, batch_rows),
+        };
+        let lanes = self
+            .lanes
+            .iter()
+            .map(|lanes| lanes.iter().map(lane).collect())
+            .collect();
         let context = Arc::new(TopicContext {
             topic: topic.name.as_str().into(),
             table,
             limits: BatchLimits {
-                rows: settings.writers.batch_rows,
-                bytes: settings.writers.batch_bytes,
+                rows: batch_rows,
+                bytes: batch_bytes,
                 in_flight: BATCHES_IN_FLIGHT,
             },
             on_gap: settings.on_gap,
             shards: settings.shard_urls.len(),
-            lanes: self.lanes.clone(),
+            lanes,
             dead_letters: self.dead_letters.clone(),
             probe: self.probe.clone(),
         });

@@ -245,18 +245,19 @@ then on, {} times as much. Postgres then has half of its work, on the same two c
 
     fn flat_text(&self, out: &mut String) {
         out.push_str(FLAT);
-        out.push_str("\n| partitions of orders | instances | own CPU s per million events, together | ratio to the first line |\n");
-        out.push_str("|---|---|---|---|\n");
+        out.push_str("\n| partitions of orders | instances | own CPU s per million events, together | ratio to the first line | peak RSS of one, MB |\n");
+        out.push_str("|---|---|---|---|---|\n");
         for case in &self.flat.cases {
             let flat::Case {
                 partitions,
                 instances,
                 cpu_s,
+                peak_rss_mb,
             } = case;
             let (cpu, ratio) = (Spread::of(cpu_s.iter().copied()), self.flat.cpu_ratio(case));
             let _ = writeln!(
                 out,
-                "| {partitions} | {instances} | {} | {} |",
+                "| {partitions} | {instances} | {} | {} | {peak_rss_mb:.0} |",
                 cpu.text(1),
                 ratio.text(2)
             );

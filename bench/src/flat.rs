@@ -43,6 +43,8 @@ pub struct Case {
     pub instances: usize,
     /// CPU seconds of all instances per million events, of each round.
     pub cpu_s: Vec<f64>,
+    /// The most memory that one instance ever had resident, in MB.
+    pub peak_rss_mb: f64,
 }
 
 impl Flat {
@@ -64,6 +66,7 @@ impl Flat {
                 "ratio": hundredths(ratio.median),
                 "ratio_min": hundredths(ratio.min),
                 "ratio_max": hundredths(ratio.max),
+                "peak_rss_mb": hundredths(case.peak_rss_mb),
             })
         };
         let hand_overs = self.hand_overs.iter();
@@ -106,6 +109,7 @@ pub async fn measure(product: &Product, events: u64, rounds: usize) -> Result<Fl
             partitions,
             instances,
             cpu_s: Vec::new(),
+            peak_rss_mb: 0.0,
         });
     }
     // The servers' compilers and caches are not what is measured.
@@ -120,15 +124,22 @@ pub async fn measure(product: &Product, events: u64, rounds: usize) -> Result<Fl
                 partitions,
                 instances,
                 cpu_s,
+                peak_rss_mb,
             } = case;
             let name = format!("flat_{partitions}_{instances}_{round}");
-            let (cpu, first) = drain(product, &stack, &filled[partitions], &name, *instances, events).await?;
+            let drained = drain(product, &stack, &filled[partitions], &name, *instances, events).await?;
+            let Drained {
+                cpu_s: cpu,
+                rss_mb,
+                first_s,
+            } = drained;
             println!(
-                "flat, round {round}, partitions {partitions}, instances {instances}: {cpu:.1} CPU s per million, first write after {first:.2} s"
+                "flat, round {round}, partitions {partitions}, instances {instances}: {cpu:.1} CPU s per million, {rss_mb:.0} MB, first write after {first_s:.2} s"
             );
             cpu_s.push(cpu);
+            *peak_rss_mb = peak_rss_mb.max(rss_mb);
             if *instances == 1 {
-                flat.first_write_s.push(first);
+                flat.first_write_s.push(first_s);
             }
         }
     }
@@ -154,9 +165,17 @@ async fn fill(product: &Product, stack: &Stack, partitions: i32, events: u64) ->
     Ok(topics)
 }
 
-/// CPU seconds of all instances per million events, less those of a start that finds everything written, and the seconds to the
-/// first write. Were they counted from some later time on, many partitions would seem cheap: much of what is written then has
-/// been fetched before.
+/// What a drain took.
+struct Drained {
+    /// CPU seconds of all instances per million events, less those of a start that finds everything written. Were they counted
+    /// from some later time on, many partitions would seem cheap: much of what is written then has been fetched before.
+    cpu_s: f64,
+    /// The most memory of an instance.
+    rss_mb: f64,
+    /// From the start of the processes to the first write.
+    first_s: f64,
+}
+
 async fn drain(
     product: &Product,
     stack: &Stack,
@@ -164,7 +183,7 @@ async fn drain(
     name: &str,
     instances: usize,
     events: u64,
-) -> Result<(f64, f64)> {
+) -> Result<Drained> {
     let urls = stack.create_databases(name).await?;
     prepare(stack, &urls).await?;
     let watch = Watch::start(&urls).await?;
@@ -197,7 +216,9 @@ async fn drain(
     }
     written(events).await?;
     let drained = cpu()?;
+    let mut rss_mb: f64 = 0.0;
     for instance in &running {
+        rss_mb = rss_mb.max(machine::memory_mb(instance.process.pid(), "VmHWM")?);
         if !instance.process.stop(Duration::from_secs(40)).await?.success() {
             return Err(instance.process.obituary()).context("it did not end well");
         }
@@ -206,11 +227,11 @@ async fn drain(
         instance.process.restart()?;
     }
     until_shared(&running, topics).await?;
-    let per_million = (drained - cpu()?) / events as f64 * 1e6;
+    let cpu_s = (drained - cpu()?) / events as f64 * 1e6;
     drop(running);
     drop(watch);
     drop_databases(stack, name).await?;
-    Ok((per_million, first_s))
+    Ok(Drained { cpu_s, rss_mb, first_s })
 }
 
 /// The longest silence of a partition while an instance joins, and while one leaves in good order.
@@ -276,6 +297,7 @@ mod tests {
             partitions: 24,
             instances,
             cpu_s: cpu_s.to_vec(),
+            peak_rss_mb: 50.0,
         };
         let flat = Flat {
             cases: vec![case(1, &[10.0, 20.0, 10.0]), case(4, &[11.0, 24.0, 15.0])],

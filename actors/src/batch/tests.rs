@@ -249,3 +249,23 @@ fn batches_out_of_step_come_back_in_the_order_of_their_offsets() {
         outbox.committed();
     }
 }
+
+#[test]
+fn rows_count_as_held_until_they_are_committed_or_buried() {
+    let mut outbox = filled(0..3);
+    let batch = outbox.next_batch().expect("three wait");
+    outbox.push(row(3));
+    assert_eq!(outbox.rows(), 4, "three with the writer, one that waits");
+    outbox.rejected(batch);
+    assert_eq!(outbox.rows(), 4, "cut in two");
+    let first = outbox.next_batch().expect("the first half");
+    assert_eq!((first.rows.len(), outbox.rows()), (1, 4));
+    outbox.rejected(first);
+    assert_eq!(outbox.rows(), 4, "the one at fault, too");
+    outbox.step_over_poison();
+    assert_eq!(outbox.rows(), 3);
+    while outbox.next_batch().is_some() {
+        outbox.committed();
+    }
+    assert_eq!(outbox.rows(), 0);
+}

@@ -316,22 +316,23 @@ impl KafkaSettings {
         config
             .set("heartbeat.interval.ms", HEARTBEAT_EVERY.as_millis().to_string())
             .set("session.timeout.ms", "6000");
-        // Bounds of what is fetched ahead, for a partition: reading stops when its writer is behind, so this is all that piles up.
         config
-            .set("queued.max.messages.kbytes", "1024")
-            .set("queued.min.messages", "2000");
-        config
-            .set("fetch.queue.backoff.ms", "10")
-            .set("fetch.message.max.bytes", "1048576");
+            .set("queued.min.messages", "2000")
+            .set("fetch.queue.backoff.ms", "10");
         // One fetch at a time is under way to a broker: a partition whose queue was full when it was sent waits for it to
         // end, and it waits for records of the others. With 100 ms a partition with a backlog among idle ones took twice
         // as long. Where records are few, fetches that bring nothing are what a short wait costs: the broker more than us.
-        let wait = match traffic {
-            Traffic::Heavy => "20",
-            Traffic::Light => "100",
+        //
+        // The bounds of what is fetched ahead, for a partition: reading stops when its writer is behind, so this, and what one
+        // fetch brings, is all that piles up. That it is as much for all partitions of a topic makes it most of the memory.
+        let (wait, kbytes, fetched) = match traffic {
+            Traffic::Heavy => ("20", "512", "524288"),
+            Traffic::Light => ("100", "1024", "1048576"),
         };
         config
             .set("fetch.wait.max.ms", wait)
+            .set("queued.max.messages.kbytes", kbytes)
+            .set("fetch.message.max.bytes", fetched)
             .set("statistics.interval.ms", REPORT_EVERY_MS.to_string());
         // Once more, as for a producer.
         apply(&mut config, &self.properties);

@@ -47,10 +47,11 @@ impl Reader {
         let mut refused: Option<ShardError> = None;
         // Offsets of the batches that were refused, so that a dead letter can say how often its record was tried.
         let mut refusals: Vec<Range<i64>> = Vec::new();
+        let mut share = self.context.lane(self.id.partition).allowance.share();
         loop {
             fail_point!("partition_consumer::read");
-            let mut full = false;
-            if burial.is_none() {
+            let mut full = burial.is_none() && !outbox.has_room();
+            if burial.is_none() && !full && share.reserve() {
                 match self.fill(queue, &mut outbox).await? {
                     Filled::Empty => {}
                     Filled::Full => full = true,
@@ -61,7 +62,7 @@ impl Reader {
                 answers.push_back(self.send(batch, claimed.claim));
             }
             // Sending a full batch made room for what is still in the queue, which will not wake us for it.
-            let more = full && outbox.has_room();
+            let more = full && outbox.has_room() && !share.is_waiting();
             if burial.is_none()
                 && let Some(row) = outbox.poison()
             {
@@ -77,6 +78,8 @@ impl Reader {
                 std::sync::atomic::Ordering::Relaxed,
             );
             self.stats.set_waiting(!answers.is_empty() || burial.is_some());
+            // Who waits for the dead letters, for how long nobody knows, keeps nothing from the others.
+            share.keep(if burial.is_some() { 0 } else { outbox.rows() });
             tokio::select! {
                 biased;
                 answer = front(&mut answers) => {
@@ -98,8 +101,9 @@ impl Reader {
                     Some(Grave::Undecodable { offset }) => outbox.skip_to(offset + 1),
                     Some(Grave::Poison) | None => outbox.step_over_poison(),
                 },
+                () = share.granted(), if share.is_waiting() => {}
                 () = tokio::task::yield_now(), if more => {}
-                () = wake.notified(), if outbox.has_room() && burial.is_none() => {}
+                () = wake.notified(), if outbox.has_room() && burial.is_none() && !share.is_waiting() => {}
                 // A queue has no fallback of its own should a wake-up be lost.
                 () = tokio::time::sleep(std::time::Duration::from_secs(1)) => {}
             }
@@ -174,7 +178,7 @@ impl Reader {
             batch,
             reply,
         };
-        if let Err(undelivered) = self.context.lane(self.id.partition).writer.try_send(write) {
+        if let Err(undelivered) = self.writer().try_send(write) {
             drop(undelivered.into_message());
         }
         answer

@@ -149,6 +149,16 @@ fn the_broker_side_protocol_goes_without_what_the_broker_decides() {
 #[test]
 fn where_little_comes_a_fetch_waits_longer_unless_configured() {
     let mut settings = KafkaSettings::default();
+    let ahead = |traffic| {
+        let config = settings.consumer("t", traffic);
+        config.get("queued.max.messages.kbytes").map(str::to_owned)
+    };
+    assert_eq!(ahead(Traffic::Heavy).as_deref(), Some("512"));
+    assert_eq!(
+        ahead(Traffic::Light).as_deref(),
+        Some("1024"),
+        "or it is read at half the rate"
+    );
     let wait = |settings: &KafkaSettings, traffic| {
         let config = settings.consumer("t", traffic);
         config.get("fetch.wait.max.ms").map(str::to_owned)
